@@ -1,0 +1,367 @@
+"""Train mini from scratch on scenes rendered on the fly; resumes where it stopped.
+
+Usage: python -m alphaclip_gen.mini.train --output runs/mini
+
+Every step draws from a generator seeded by (seed, step), so an interrupted run continues exactly.
+The last part of the schedule is mildly adversarial: pictures are perturbed toward a wrong reading
+within a small L2 ball, which aligns gradients with perception (Santurkar et al. 2019,
+arXiv 1906.09453) and so makes the tower a better guide.
+"""
+
+import json
+import math
+import os
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import tyro
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ..vision import AlphaCLIPModel, pixel_values
+from .captions import COLORS, SHAPES, say, say_scene
+from .model import new_model, new_tokenizer
+from .solids import SpriteBank, build_bank
+from .world import PLAIN, Scenes, render_scenes
+
+_SHAPES, _COLORS = list(SHAPES), list(COLORS)
+
+
+@dataclass(frozen=True)
+class Config:
+    """How mini is trained.
+
+    Attributes:
+        output: folder for the log, checkpoints and finished weights.
+        seed: decides weights, scenes and captions.
+        steps: optimizer steps.
+        adversarial_steps: how many of them, at the end, see perturbed pictures.
+        radius: largest perturbation, as the L2 norm over a picture's pixels in [0, 1].
+        scenes: scenes rendered a step; every visible object is one example.
+        learning_rate: peak of the warm-up and cosine schedule.
+        save_minutes: time between checkpoints.
+    """
+
+    output: Path = Path("runs/mini")
+    seed: int = 0
+    steps: int = 2600
+    adversarial_steps: int = 600
+    radius: float = 1.5
+    scenes: int = 60
+    learning_rate: float = 1.2e-3
+    save_minutes: float = 4.0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures with regions, and what each should be called: a solid, or several."""
+
+    image: Tensor
+    alpha: Tensor
+    joint: Tensor  # (single, shapes * colors) graded targets of the leading examples
+    scene_captions: list[str]  # captions of the remaining examples
+
+
+def main(config: Config) -> None:
+    """Run the training to its end."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    tokenizer = new_tokenizer()
+    model = new_model(tokenizer)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=False
+    )
+    optimizer = _optimizer(model, config)
+    checkpoint = config.output / "checkpoint.pt"
+    start = _resume(checkpoint, model, average, optimizer) if checkpoint.exists() else 0
+    bank = _cached_bank(config)
+    log = _Log(config.output / "log.jsonl")
+    if start == 0:
+        log.write(config={**asdict(config), "output": str(config.output)})
+    saved = time.monotonic()
+    for step in range(start, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, config.steps)
+        figures = train_step(model, tokenizer, optimizer, bank, config, step)
+        average.update_parameters(model)
+        if step % 20 == 0:
+            log.write(step=step, **figures)
+        if step % 400 == 399:
+            log.write(step=step, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1))
+        if step == config.steps - config.adversarial_steps - 1:
+            save(average.module, tokenizer, config.output / "before-adversarial")
+        if time.monotonic() - saved > 60 * config.save_minutes:
+            _save_checkpoint(checkpoint, step + 1, model, average, optimizer)
+            saved = time.monotonic()
+    save(average.module, tokenizer, config.output / "mini")
+    log.write(step=config.steps, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1))
+
+
+def train_step(
+    model: AlphaCLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    optimizer: torch.optim.Optimizer,
+    bank: SpriteBank,
+    config: Config,
+    step: int,
+) -> dict[str, float]:
+    """One optimizer step on fresh scenes; returns figures for the log."""
+    began = time.monotonic()
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+    rng = random.Random(config.seed * 1_000_003 + step)
+    scenes = render_scenes(bank, config.scenes, generator)
+    examples = make_examples(scenes, generator, rng)
+    rendered = time.monotonic()
+    if step >= config.steps - config.adversarial_steps:
+        image = perturb(model, tokenizer, examples, rng, config.radius, generator)
+        examples = Examples(image, examples.alpha, examples.joint, examples.scene_captions)
+    loss, accuracy = contrast(model, tokenizer, examples, rng)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=math.log(30))
+    return {
+        "loss": round(loss.item(), 4),
+        "accuracy": round(accuracy, 4),
+        "examples": len(examples.image),
+        "scale": round(model.logit_scale.exp().item(), 2),
+        "render_seconds": round(rendered - began, 3),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def make_examples(scenes: Scenes, generator: torch.Generator, rng: random.Random) -> Examples:
+    """Regions of single objects first, then whole scenes (a tenth) and pairs of objects."""
+    scene, slot = scenes.present.nonzero().T
+    alpha = _region(scenes.visible[scene, slot, None], generator)
+    joint = _joint(scenes, scene, slot)
+    several = (scenes.present.sum(1) >= 2).nonzero()[:, 0].tolist()
+    alone = (scenes.present.sum(1) == 1).nonzero()[:, 0]
+    alone = alone[: len(scene) // 25]
+    alone_slot = scenes.present[alone].argmax(1)
+
+    captions, alphas, rows = [], [], []
+    for row in rng.sample(several, min(len(several), len(scene) // 7)):
+        slots = scenes.present[row].nonzero()[:, 0].tolist()
+        whole = len(slots) == 2 or rng.random() < 0.6
+        chosen = slots if whole else rng.sample(slots, 2)
+        region = scenes.visible[row, chosen].sum(0, keepdim=True).clamp(max=1)
+        captions.append(say_scene(rng, [_name(scenes, row, s) for s in chosen]))
+        alphas.append(torch.ones_like(region) if whole else region)
+        rows.append(row)
+    return Examples(
+        image=scenes.image[torch.cat([scene, alone, torch.tensor(rows, dtype=torch.long)])],
+        alpha=torch.cat([alpha, torch.ones_like(scenes.visible[alone, :1]), torch.stack(alphas)]),
+        joint=torch.cat([joint, _joint(scenes, alone, alone_slot)]),
+        scene_captions=captions,
+    )
+
+
+def _joint(scenes: Scenes, scene: Tensor, slot: Tensor) -> Tensor:
+    shape, color = scenes.shape_weights[scene, slot], scenes.color_weights[scene, slot]
+    return (shape[:, :, None] * color[:, None, :]).flatten(1)
+
+
+def _name(scenes: Scenes, row: int, slot: int) -> tuple[str, str]:
+    return (
+        _SHAPES[int(scenes.shape_weights[row, slot].argmax())],
+        _COLORS[int(scenes.color_weights[row, slot].argmax())],
+    )
+
+
+def _region(visible: Tensor, generator: torch.Generator) -> Tensor:
+    """Alphas as people give them: exact, loose, a box, a disc; graded inside and sometimes outside."""
+    count, _, height, width = visible.shape
+    dice = torch.rand(5, count, 1, 1, 1, generator=generator)
+    loose = F.avg_pool2d(F.max_pool2d(visible, 5, 1, 2), 3, 1, 1, count_include_pad=False)
+    inside = (visible > 0.15).float()
+    down, right = inside.amax(3, keepdim=True), inside.amax(2, keepdim=True)
+    box = _span(down, 2) * _span(right, 3)
+    spot = torch.multinomial(visible.flatten(1) + 1e-6, 1, generator=generator)[:, 0]
+    y, x = (spot // width).view(-1, 1, 1, 1), (spot % width).view(-1, 1, 1, 1)
+    grid_y, grid_x = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
+    radius = (0.08 + 0.1 * dice[1]) * width
+    disc = (radius - torch.hypot((grid_y - y).float(), (grid_x - x).float()) + 0.5).clamp(0, 1)
+    kind = dice[0]
+    alpha = torch.where(kind < 0.64, visible, loose)
+    alpha = torch.where(kind > 0.76, box, alpha)
+    alpha = torch.where(kind > 0.88, disc, alpha)
+    strength = torch.where(dice[2] < 0.5, torch.ones(()), 0.5 + 0.5 * dice[3])
+    floor = torch.where(dice[4] < 0.85, torch.zeros(()), (dice[4] - 0.85) * 2)
+    return torch.maximum(alpha * strength, floor.expand_as(alpha)).clamp(0, 1)
+
+
+def _span(line: Tensor, axis: int) -> Tensor:
+    """1 from the first to the last nonzero entry along the axis."""
+    after = line.cummax(axis).values
+    before = line.flip(axis).cummax(axis).values.flip(axis)
+    return after * before
+
+
+def contrast(
+    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, examples: Examples, rng: random.Random
+) -> tuple[Tensor, float]:
+    """Cross-entropy of regions against all captions, solids alone and colors alone; and of scenes.
+
+    Returns the loss and the share of regions whose likeliest caption is right.
+    """
+    wordings = [say(rng, shape, color) for shape in _SHAPES for color in _COLORS]
+    wordings += [say(rng, shape=shape) for shape in _SHAPES]
+    wordings += [say(rng, color=color) for color in _COLORS]
+    text = embed_texts(model, tokenizer, [*wordings, *examples.scene_captions])
+    picture = embed_pictures(model, examples.image, examples.alpha)
+    logits = model.logit_scale.exp() * picture @ text.T
+
+    single, pairs = len(examples.joint), len(_SHAPES) * len(_COLORS)
+    ends = pairs, pairs + len(_SHAPES), pairs + len(_SHAPES) + len(_COLORS)
+    grid = examples.joint.view(single, len(_SHAPES), len(_COLORS))
+    loss = F.cross_entropy(logits[:single, :pairs], examples.joint)
+    loss = loss + 0.3 * F.cross_entropy(logits[:single, ends[0] : ends[1]], grid.sum(2))
+    loss = loss + 0.3 * F.cross_entropy(logits[:single, ends[1] : ends[2]], grid.sum(1))
+    if examples.scene_captions:
+        candidates = torch.cat([logits[single:, ends[2] :], logits[single:, :pairs]], dim=1)
+        share = (len(logits) - single) / len(logits)
+        loss = loss + 2 * share * F.cross_entropy(candidates, torch.arange(len(candidates)))
+    right = logits[:single, :pairs].argmax(1) == examples.joint.argmax(1)
+    return loss, right.float().mean().item()
+
+
+def perturb(
+    model: AlphaCLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Examples,
+    rng: random.Random,
+    radius: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """The pictures moved by one normalized gradient step toward a wrong reading, within `radius`."""
+    count = len(examples.image)
+    noise = torch.randn(examples.image.shape, generator=generator)
+    start = examples.image + _unit(noise) * 0.3 * radius
+    start.requires_grad_(True)
+    moved = Examples(start, examples.alpha, examples.joint, examples.scene_captions)
+    loss, _ = contrast(model, tokenizer, moved, random.Random(rng.random()))
+    (gradient,) = torch.autograd.grad(loss, start)
+    reach = radius * torch.rand(count, 1, 1, 1, generator=generator)
+    return (examples.image + _unit(gradient) * reach).clamp(0, 1).detach()
+
+
+def _unit(tensor: Tensor) -> Tensor:
+    return F.normalize(tensor.flatten(1), dim=1).view_as(tensor)
+
+
+def embed_pictures(model: AlphaCLIPModel, image: Tensor, alpha: Tensor | None) -> Tensor:
+    """Unit embeddings of pictures of the tower's size, computed in bfloat16 where it pays."""
+    with torch.autocast(image.device.type, torch.bfloat16):
+        output = model.get_image_features(pixel_values(image, alpha))
+    return F.normalize(output.pooler_output.float(), dim=-1)
+
+
+def embed_texts(
+    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> Tensor:
+    """Unit embeddings of captions."""
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.autocast(model.device.type, torch.bfloat16):
+        output = model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask)
+    return F.normalize(output.pooler_output.float(), dim=-1)
+
+
+@torch.no_grad()
+def quick_accuracy(
+    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> dict[str, float]:
+    """Top-1 among all captions on held-out plain scenes, with the alpha and with all-one alpha."""
+    from .captions import all_captions
+
+    generator = torch.Generator().manual_seed(seed)
+    bank = build_bank(generator, views=24, blends=0, rippled=0.0)
+    scenes = render_scenes(bank, 128, generator, PLAIN)
+    scene, slot = scenes.present.nonzero().T
+    truth = _joint(scenes, scene, slot).argmax(1)
+    text = embed_texts(model, tokenizer, all_captions())
+    image, alpha = scenes.image[scene], scenes.visible[scene, slot, None]
+    named = [
+        (embed_pictures(model, image, a) @ text.T).argmax(1)
+        for a in (alpha, torch.ones_like(alpha))
+    ]
+    colors = len(_COLORS)
+    return {
+        "alpha": round((named[0] == truth).float().mean().item(), 4),
+        "shape": round((named[0] // colors == truth // colors).float().mean().item(), 4),
+        "color": round((named[0] % colors == truth % colors).float().mean().item(), 4),
+        "ones": round((named[1] == truth).float().mean().item(), 4),
+        "examples": len(truth),
+    }
+
+
+def save(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write model (fp16 safetensors) and tokenizer as a transformers folder."""
+    half = AlphaCLIPModel(model.config).half()
+    half.load_state_dict(model.state_dict())
+    half.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _optimizer(model: AlphaCLIPModel, config: Config) -> torch.optim.Optimizer:
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _schedule(step: int, steps: int, warm_up: int = 150) -> float:
+    if step < warm_up:
+        return (step + 1) / warm_up
+    progress = (step - warm_up) / max(steps - warm_up, 1)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _save_checkpoint(path: Path, step: int, model, average, optimizer) -> None:
+    state = {
+        "step": step,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def _resume(path: Path, model, average, optimizer) -> int:
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+def _cached_bank(config: Config) -> SpriteBank:
+    """The training sprites, built once and kept beside the checkpoint."""
+    path = config.output / f"bank-{config.seed}.safetensors"
+    if not path.exists():
+        bank = build_bank(torch.Generator().manual_seed(config.seed))
+        save_file(vars(bank), path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+    return SpriteBank(**load_file(path))
+
+
+class _Log:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, **figures) -> None:
+        line = json.dumps({"time": time.strftime("%H:%M:%S"), **figures})
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,175 @@
+"""From pictures to what a tower sees: image and alpha map framed and resized together.
+
+This is the only code that resizes. Image and alpha pass through one function, `_frame`, whose
+geometry depends on their common size alone, so they cannot drift apart.
+"""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.transforms.functional import center_crop
+
+from .alpha import Number, Picture, check_alpha, check_size, check_values, picture_channels
+
+Geometry = Literal["center", "pad", "squash", "region"]
+
+PADDING_GRAY = 0.5
+VISIBLE = 0.05  # of the largest alpha: what counts as part of a region's extent
+
+
+def as_image(picture: Picture) -> Float[Tensor, "batch 3 height width"]:
+    """The picture as RGB in [0, 1].
+
+    Args:
+        picture: PIL picture of any mode or file (turned upright by its EXIF entry); numpy HW, HWC
+            or BHWC; tensor HW, CHW or BCHW. bool, uint8, uint16 or float (0..1). Gray becomes RGB;
+            transparency is dropped, alpha_from_rgba() keeps it.
+    """
+    channels = picture_channels(picture, "picture")
+    if channels.shape[1] == 1:
+        return channels.repeat(1, 3, 1, 1)
+    return channels[:, :3]
+
+
+def check_image(image: object) -> Float[Tensor, "batch 3 height width"]:
+    """The image itself, unchanged, when it is (batch, 3, height, width), finite and in [0, 1]."""
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"image is a {type(image).__name__}; expected a tensor. as_image() converts a picture."
+        )
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(
+            f"image has shape {tuple(image.shape)}; expected (batch, 3, height, width). "
+            f"as_image() converts a picture."
+        )
+    check_values(image, "image")
+    return image
+
+
+def resize(
+    pixels: Float[Tensor, "batch channels height width"],
+    size: tuple[int, int],
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Float[Tensor, "batch channels new_height new_width"]:
+    """The same view at another (height, width), antialiased, in [0, 1].
+
+    Bicubic overshoot is cut off; the gradient passes the cut unchanged, so that saturated pixels
+    still learn. Half precision is computed in single precision.
+    """
+    size = check_size(size)
+    if pixels.shape[-2:] == size:
+        return pixels
+    half = pixels.dtype in (torch.float16, torch.bfloat16)
+    resized = F.interpolate(pixels.float() if half else pixels, size, mode=mode, antialias=True)
+    return (resized + (resized.clamp(0, 1) - resized).detach()).to(pixels.dtype)
+
+
+def preprocess(
+    image: Tensor,
+    alpha: Tensor | None = None,
+    size: int = 224,
+    geometry: str = "center",
+    *,
+    margin: Number = 0.125,
+) -> tuple[Float[Tensor, "batch 3 size size"], Float[Tensor, "batch 1 size size"]]:
+    """The square image and alpha map that a tower of input side `size` takes.
+
+    Differentiable in image and alpha; the window of geometry "region" is not.
+
+    Args:
+        image: (batch, 3, height, width) in [0, 1].
+        alpha: alpha map of the same height and width, batch equal or one of them 1; the result has
+            the larger batch. None attends everywhere: exactly ones, on any padding too.
+        size: side of the result in pixels.
+        geometry: "center" cuts off the longer side's ends as CLIP does, "pad" adds mid-gray with
+            alpha 0, "squash" changes the aspect, "region" cuts out a square around each alpha map's
+            region (padded where the picture is too narrow for it).
+        margin: of a region's longer side, kept on each of its sides by "region".
+    """
+    check_image(image)
+    check_size((size, size))
+    if geometry not in get_args(Geometry):
+        raise ValueError(f"geometry is {geometry!r}; expected one of {get_args(Geometry)}.")
+    if alpha is None:
+        if geometry == "region":
+            raise ValueError(
+                "geometry 'region' needs an alpha map to cut out. Pass alpha, or use 'pad'."
+            )
+        framed = _frame(image, size, geometry)
+        return framed, torch.ones_like(framed[:, :1])
+    check_alpha(alpha)
+    check_alpha(alpha, image.expand(len(alpha), -1, -1, -1) if len(image) == 1 else image)
+    alpha = alpha.to(image.dtype)
+    if geometry == "region":
+        image, alpha = _cut_regions(*_same_batch(image, alpha), size, margin)
+    else:
+        image, alpha = _frame(image, size, geometry), _frame(alpha, size, geometry)
+    return _same_batch(image, alpha)
+
+
+def _same_batch(image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    batch = max(len(image), len(alpha))
+    return image.expand(batch, -1, -1, -1), alpha.expand(batch, -1, -1, -1)
+
+
+def _frame(pixels: Tensor, size: int, geometry: str) -> Tensor:
+    """A square of image (three channels) or alpha map (one), both by the same geometry."""
+    is_image = pixels.shape[1] == 3
+    height, width = pixels.shape[-2:]
+    if geometry == "squash":
+        inner = (size, size)
+    else:
+        fitted = min(height, width) if geometry == "center" else max(height, width)
+        inner = (max(1, size * height // fitted), max(1, size * width // fitted))
+    resized = resize(pixels, inner, "bicubic" if is_image else "bilinear")
+    if geometry == "pad":
+        missing = size - inner[0], size - inner[1]
+        top, left = missing[0] // 2, missing[1] // 2
+        edges = (left, missing[1] - left, top, missing[0] - top)
+        return F.pad(resized, edges, value=PADDING_GRAY if is_image else 0.0)
+    return center_crop(resized, [size, size])
+
+
+def _cut_regions(image: Tensor, alpha: Tensor, size: int, margin: Number) -> tuple[Tensor, Tensor]:
+    def cut(layer: Tensor) -> Tensor:
+        parts = zip(layer, windows, strict=True)
+        return torch.cat(
+            [_frame(one[None, :, y0:y1, x0:x1], size, "pad") for one, (x0, y0, x1, y1) in parts]
+        )
+
+    windows = region_windows(alpha, margin)
+    return cut(image), cut(alpha)
+
+
+def region_windows(
+    alpha: Float[Tensor, "batch 1 height width"], margin: Number = 0.125
+) -> list[tuple[int, int, int, int]]:
+    """The square (x0, y0, x1, y1) in pixels around each region, moved or cut to lie inside.
+
+    Args:
+        alpha: alpha maps; what exceeds 0.05 of the largest value is the region.
+        margin: of the region's longer side, added on each side.
+    """
+    check_alpha(alpha)
+    if not 0 <= margin <= 10:
+        raise ValueError(f"margin is {margin}; expected a fraction of the region, 0 to 10.")
+    return [_window(one[0].detach(), margin) for one in alpha]
+
+
+def _window(alpha: Tensor, margin: Number) -> tuple[int, int, int, int]:
+    if alpha.amax() <= 0:
+        raise ValueError("alpha is empty: geometry 'region' has nothing to cut out. Use 'pad'.")
+    region = alpha > VISIBLE * alpha.amax()
+    spans = [region.any(axis).nonzero().flatten()[[0, -1]].tolist() for axis in (0, 1)]
+    side = max(last + 1 - first for first, last in spans)
+    side += 2 * round(side * margin)
+    starts, stops = [], []
+    for (first, last), extent in zip(spans, reversed(alpha.shape), strict=True):
+        start = (first + last + 1 - side) // 2
+        start = max(0, min(start, extent - side))
+        starts.append(start)
+        stops.append(min(extent, start + side))
+    return (*starts, *stops)

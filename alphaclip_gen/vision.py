@@ -1,0 +1,144 @@
+"""Alpha-CLIP as transformers-native classes: CLIP's vision tower with a fourth input channel.
+
+`pixel_values` has three channels (attend everywhere) or four. The fourth is stored as `alpha - 1`,
+so zeros mean "attend everywhere": pipelines that build an unconditional picture by `zeros_like`
+keep their meaning. Source: Alpha-CLIP, arXiv 2312.03818, and its published code.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+)
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
+
+from .alpha import check_alpha
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+ALPHA_MEAN, ALPHA_STD = 0.5, 0.26
+
+
+def pixel_values(
+    image: Float[Tensor, "batch 3 height width"],
+    alpha: Float[Tensor, "batch 1 height width"] | None = None,
+) -> Float[Tensor, "batch channels height width"]:
+    """The tower's input: CLIP-normalized color and, when a region is given, `alpha - 1`.
+
+    Args:
+        image: pixels in [0, 1], already of the tower's size (see `preprocess`).
+        alpha: alpha map of the same height and width; None means attend everywhere.
+    """
+    mean = image.new_tensor(IMAGE_MEAN).view(3, 1, 1)
+    std = image.new_tensor(IMAGE_STD).view(3, 1, 1)
+    color = (image - mean) / std
+    if alpha is None:
+        return color
+    alpha = check_alpha(alpha, image).expand(len(image), -1, -1, -1)
+    return torch.cat([color, (alpha - 1).to(color.dtype)], dim=1)
+
+
+class AlphaConvolution(nn.Conv2d):
+    """The patch embedding of the alpha channel: no bias, zero until trained."""
+
+    def forward(self, stored_alpha: Tensor) -> Tensor:
+        """The patch features of a map stored as `alpha - 1`, normalized as in training."""
+        return super().forward((stored_alpha + (1 - ALPHA_MEAN)) / ALPHA_STD)
+
+
+class AlphaCLIPVisionEmbeddings(CLIPVisionEmbeddings):
+    """CLIP's patch, class and position embeddings plus the alpha channel's patch embedding."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.patch_embedding_alpha = AlphaConvolution(
+            1, self.embed_dim, kernel_size=self.patch_size, stride=self.patch_size, bias=False
+        )
+
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
+        """(batch, 1 + patches, width) tokens of (batch, 3 or 4, height, width) pixel values."""
+        channels = pixel_values.shape[1]
+        if channels not in (3, 4):
+            raise ValueError(
+                f"pixel_values has {channels} channels; expected 3 (attend everywhere) or 4 "
+                "(color and alpha - 1). pixel_values(image, alpha) builds it."
+            )
+        tokens = super().forward(pixel_values[:, :3], interpolate_pos_encoding)
+        stored = pixel_values[:, 3:] if channels == 4 else torch.zeros_like(pixel_values[:, :1])
+        patches = self.patch_embedding_alpha(stored.to(self.patch_embedding_alpha.weight.dtype))
+        patches = patches.flatten(2).transpose(1, 2)
+        return torch.cat([tokens[:, :1], tokens[:, 1:] + patches], dim=1)
+
+
+class AlphaCLIPVisionConfig(CLIPVisionConfig):
+    """CLIP's vision configuration under Alpha-CLIP's name."""
+
+    model_type = "alpha_clip_vision_model"
+
+
+class AlphaCLIPConfig(CLIPConfig):
+    """CLIP's configuration with an Alpha-CLIP vision tower."""
+
+    model_type = "alpha_clip"
+    sub_configs_defaults = {  # noqa: RUF012 (transformers declares it without ClassVar)
+        "vision_config": AlphaCLIPVisionConfig,
+        "text_config": CLIPTextConfig,
+    }
+    sub_configs = sub_configs_defaults
+
+
+class AlphaCLIPVisionModel(CLIPVisionModel):
+    """CLIP's vision transformer with a region input; fresh alpha weights leave it unchanged."""
+
+    config_class = AlphaCLIPVisionConfig
+    config: AlphaCLIPVisionConfig
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.embeddings = AlphaCLIPVisionEmbeddings(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, AlphaConvolution):
+            nn.init.zeros_(module.weight)
+        else:
+            super()._init_weights(module)
+
+
+class AlphaCLIPVisionModelWithProjection(CLIPVisionModelWithProjection):
+    """The tower with its projection into the space shared with text: diffusers' image encoder."""
+
+    config_class = AlphaCLIPVisionConfig
+    config: AlphaCLIPVisionConfig
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.vision_model = AlphaCLIPVisionModel._from_config(config)
+        self.post_init()
+
+
+class AlphaCLIPModel(CLIPModel):
+    """Alpha-CLIP with its text tower: `get_image_features` takes three or four channels."""
+
+    config_class = AlphaCLIPConfig
+    config: AlphaCLIPConfig
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__(config)
+        self.vision_model = AlphaCLIPVisionModel._from_config(config.vision_config)
+        self.post_init()
+
+
+AutoConfig.register("alpha_clip_vision_model", AlphaCLIPVisionConfig, exist_ok=True)
+AutoConfig.register("alpha_clip", AlphaCLIPConfig, exist_ok=True)
+AutoModel.register(AlphaCLIPVisionConfig, AlphaCLIPVisionModel, exist_ok=True)
+AutoModel.register(AlphaCLIPConfig, AlphaCLIPModel, exist_ok=True)

@@ -1,0 +1,80 @@
+"""Regularisers of the field: functions of tensors that return one number, 0 when satisfied."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from schedule import Ramp
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights, beside a guidance loss of weight 1, and schedules over the run's progress 0..1."""
+
+    transmittance: float = 2.0
+    opacity_target: Ramp = field(default_factory=lambda: Ramp(0.45, 0.3, 0.0, 0.4))
+    """Largest mean opacity of a view that costs nothing."""
+    floor: float = 5.0
+    opacity_floor: float = 0.04
+    """Smallest mean opacity of a view that costs nothing."""
+    density_variation: Ramp = field(default_factory=lambda: Ramp(0.02, 0.05))
+    color_variation: Ramp = field(default_factory=lambda: Ramp(1.0, 3.0))
+    entropy: Ramp = field(default_factory=lambda: Ramp(0.0, 0.3, 0.4, 1.0))
+    ball: float = 1.0
+    ball_radius: float = 0.85
+    center: float = 0.5
+
+
+def transmittance_loss(
+    opacity: Float[Tensor, "views 1 height width"], target: float
+) -> Float[Tensor, ""]:
+    """How far the views' mean opacity exceeds the target (Dream Fields, arXiv 2112.01455)."""
+    return (opacity.mean(dim=(1, 2, 3)) - target).relu().mean()
+
+
+def floor_loss(
+    opacity: Float[Tensor, "views 1 height width"], floor: float
+) -> Float[Tensor, ""]:
+    """How far the views' mean opacity falls below the floor: an object must not vanish."""
+    return (floor - opacity.mean(dim=(1, 2, 3))).relu().mean()
+
+
+def total_variation(
+    grid: Float[Tensor, "1 channels depth height width"], power: float = 2.0
+) -> Float[Tensor, ""]:
+    """Mean of |difference of neighbors|^power over the three axes; 2 smooths, 1 keeps edges."""
+    differences = [grid.diff(dim=axis) for axis in (2, 3, 4)]
+    if power == 2.0:
+        return torch.stack([d.square().mean() for d in differences]).mean()
+    return torch.stack([(d.square() + 1e-6).pow(power / 2).mean() for d in differences]).mean()
+
+
+def entropy_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
+    """Mean binary entropy of the opacity in bits: 0 where clear or solid, 1 at one half."""
+    p = opacity.clamp(1e-4, 1 - 1e-4)
+    return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
+
+
+def ball_loss(
+    density: Float[Tensor, "depth height width"], radius: float
+) -> Float[Tensor, ""]:
+    """Share of the cube's density beyond the ball, weighted by how far beyond.
+
+    `density` is relative, in [0, 1].
+    """
+    beyond = (_distance(density) - radius).relu()
+    return (density * beyond).sum() / (density.sum() + 1e-6)
+
+
+def center_loss(density: Float[Tensor, "depth height width"]) -> Float[Tensor, ""]:
+    """Squared distance of the density's center of mass from the origin."""
+    mass = density.sum() + 1e-6
+    axis = torch.linspace(-1, 1, len(density), device=density.device)
+    sums = [density.sum(dim=(0, 1)), density.sum(dim=(0, 2)), density.sum(dim=(1, 2))]
+    return torch.stack([((axis * s).sum() / mass).square() for s in sums]).sum()
+
+
+def _distance(grid: Tensor) -> Tensor:
+    axis = torch.linspace(-1, 1, len(grid), device=grid.device).square()
+    return (axis[:, None, None] + axis[:, None] + axis).sqrt()

@@ -1,0 +1,104 @@
+"""Folders of results: their names, whether they can be written, files that are whole or absent."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+RESULT = "result.json"
+PACKAGES = ("alphaclip-gen", "torch", "transformers", "numpy", "scikit-image", "trimesh")
+
+
+def slug(prompt: str) -> str:
+    """The folder name of a prompt: "A red cone!" -> "a-red-cone"."""
+    words = re.findall(r"[^\W_]+", prompt.lower())
+    return "-".join(words)[:80].rstrip("-") or "prompt"
+
+
+def slugs(prompts: Sequence[str]) -> list[str]:
+    """One folder name for each prompt, numbered where two would share one."""
+    names: list[str] = []
+    for prompt in prompts:
+        name, number = slug(prompt), 2
+        while name in names:
+            name, number = f"{slug(prompt)}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a file, one a line; blank lines and repeated ones are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not text, or holds no prompt.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"prompts is {str(path)!r}; expected a text file, one prompt a line.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts {str(path)!r} is not UTF-8 text: {error}.") from error
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not prompts:
+        raise ValueError(f"prompts {str(path)!r} is empty; expected one prompt a line.")
+    return prompts
+
+
+def make_writable(folder: Path) -> None:
+    """Nothing; makes the folder where it is missing and tries to write in it.
+
+    Raises:
+        ValueError: that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"output {str(folder)!r} can't be written: {error.strerror or error}. "
+            "Give another folder with --output."
+        ) from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Nothing; the file appears whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Nothing; see `write`."""
+    write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_result(folder: Path) -> dict | None:
+    """The result of a folder, or None where there is none that can be read."""
+    try:
+        content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

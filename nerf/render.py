@@ -1,0 +1,232 @@
+"""A volume renderer that touches occupied, visible samples only: color, opacity, depth, normal.
+
+March every ray of all views at an even step under a random offset, keep the samples that lie in
+occupied voxels and are not hidden, evaluate the field once on those, composite with exp(-cumsum).
+The choice of samples is not differentiable; everything after it is.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from cameras import Cameras, rays
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Field = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""points (n, 3) -> density (n,) per unit length, color (3, n), unit normal (3, n)."""
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """Sampling and light of the guidance pictures."""
+
+    step: float = 0.05
+    """Length between samples; the cube is 2 wide."""
+    threshold: float = 0.03
+    """A voxel is occupied where one step through it is at least this opaque."""
+    margin: float = 0.08
+    """Length around occupied voxels that is sampled too, so that the object can grow."""
+    hidden_below: float = 0.01
+    """Samples that less light than this reaches are skipped."""
+    ambient: tuple[float, float] = (0.45, 0.75)
+    """Range of the light that falls evenly; the rest comes from one lamp."""
+    lamp_spread: float = 0.6
+    """How far the lamp strays, beside a way of 1 back and 0.5 up from the object."""
+
+
+class Occupancy(NamedTuple):
+    """Where samples are worth taking: never destructive, made anew from the field."""
+
+    density: Float[Tensor, "depth height width"]
+    occupied: Bool[Tensor, "depth height width"]
+    radius: float
+    """Of the ball around the origin that holds all occupied voxels."""
+
+
+class Samples(NamedTuple):
+    """The samples kept, in order of rays, front to back."""
+
+    points: Float[Tensor, "samples 3"]
+    ray: Int[Tensor, " samples"]
+    distance: Float[Tensor, " samples"]
+
+
+class Rendering(NamedTuple):
+    """Pictures, all premultiplied by opacity (divide by it for the mean along the ray)."""
+
+    color: Float[Tensor, "views 3 height width"]
+    opacity: Float[Tensor, "views 1 height width"]
+    depth: Float[Tensor, "views 1 height width"]
+    """Distance from the camera."""
+    normal: Float[Tensor, "views 3 height width"]
+    """In the world's axes."""
+
+
+@torch.no_grad()
+def occupancy(
+    density: Float[Tensor, "depth height width"],
+    step: float,
+    threshold: float = 0.03,
+    margin: float = 0.08,
+) -> Occupancy:
+    """Voxels at least `threshold` opaque over one step, grown by `margin`, within the unit ball."""
+    size = len(density)
+    opaque = (1 - (-density * step).exp() >= threshold).float()[None, None]
+    reach = math.ceil(margin * (size - 1) / 2)
+    for along in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        kernel, padding = [2 * reach * a + 1 for a in along], [reach * a for a in along]
+        opaque = F.max_pool3d(opaque, kernel, stride=1, padding=padding)
+    axis = torch.linspace(-1, 1, size, device=density.device).square()
+    distance = (axis[:, None, None] + axis[:, None] + axis).sqrt()
+    half_diagonal = 3**0.5 / (size - 1)
+    occupied = (opaque[0, 0] > 0) & (distance <= 1 + half_diagonal)
+    farthest = float(distance[occupied].max()) if occupied.any() else 0.0
+    return Occupancy(density.detach(), occupied, min(farthest + half_diagonal, 1.0))
+
+
+@torch.no_grad()
+def march(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    space: Occupancy,
+    step: float,
+    hidden_below: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> Samples:
+    """Samples at an even step along rays, kept where occupied and not hidden.
+
+    A random offset of up to a step a ray with a generator, else half a step. Light is estimated
+    from the density of the nearest voxels.
+    """
+    middle = -(origins * directions).sum(dim=1)
+    nearest = origins + directions * middle[:, None]
+    half_chord = (space.radius**2 - nearest.square().sum(dim=1)).clamp(min=0).sqrt()
+    hit = torch.nonzero(half_chord > 0)[:, 0]
+    origins, directions = origins[hit], directions[hit]
+    offset = torch.full((len(hit), 1), 0.5, device=origins.device)
+    if generator is not None:
+        offset = torch.rand(offset.shape, generator=generator, device=generator.device)
+        offset = offset.to(origins.device)
+    start, length = (middle - half_chord)[hit, None], 2 * half_chord[hit, None]
+    count = int(-(-2 * space.radius // step)) + 1
+    along = (torch.arange(count, device=origins.device) + offset) * step
+    kept = (along < length) & _worthwhile(origins, directions, start + along, space, step,
+                                          hidden_below)  # fmt: skip
+    row, column = torch.nonzero(kept, as_tuple=True)
+    distance = (start + along)[row, column]
+    points = origins[row] + directions[row] * distance[:, None]
+    return Samples(points, hit[row], distance)
+
+
+def _worthwhile(
+    origins: Tensor,
+    directions: Tensor,
+    distance: Tensor,
+    space: Occupancy,
+    step: float,
+    hidden_below: float,
+) -> Tensor:
+    """Which of (rays, samples) lie in an occupied voxel and are lit."""
+    size = len(space.density)
+    scale = (size - 1) / 2
+    index = torch.zeros_like(distance)
+    for axis in (2, 1, 0):
+        start = (origins[:, axis, None] + 1) * scale
+        position = torch.addcmul(start, directions[:, axis, None] * scale, distance)
+        index.mul_(size).add_(position.round_().clamp_(0, size - 1))
+    blocked = torch.where(space.occupied, step * space.density, -1.0).flatten()
+    thickness = blocked[index.long()]
+    occupied = thickness >= 0
+    thickness.relu_()
+    before = thickness.cumsum(dim=1).sub_(thickness)
+    return occupied & ((-before).exp_() >= hidden_below)
+
+
+def composite_samples(
+    density: Float[Tensor, " samples"],
+    values: Float[Tensor, "channels samples"],
+    ray: Int[Tensor, " samples"],
+    rays: int,
+    step: float,
+) -> tuple[Float[Tensor, "channels rays"], Float[Tensor, " rays"]]:
+    """Sums of values along each ray, weighted by the light absorbed, and the rays' opacity.
+
+    The weight of a sample is exp(-thickness before it) * (1 - exp(-its own thickness)), thickness
+    being density times step (Max 1995; NeRF, arXiv 2003.08934, eq. 3).
+
+    Args:
+        density: per unit length, of samples in order of rays and front to back.
+        values: of the same samples.
+        ray: index of each sample's ray, not falling.
+        rays: their number.
+        step: length that one sample stands for.
+    """
+    thickness = density * step
+    total = thickness.double().cumsum(dim=0)
+    before = total - thickness
+    count = torch.bincount(ray, minlength=rays)
+    first = (count.cumsum(dim=0) - count)[ray]
+    light = (before[first] - before).exp().to(density.dtype)
+    weight = light * -torch.expm1(-thickness)
+    weighted = torch.cat([weight * values, weight[None]])
+    sums = weighted.new_zeros(len(weighted), rays).index_add(1, ray, weighted)
+    return sums[:-1], sums[-1]
+
+
+def render(
+    field: Field,
+    cameras: Cameras,
+    size: int,
+    space: Occupancy,
+    step: float,
+    hidden_below: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> Rendering:
+    """Square pictures of the field from every camera; differentiable through the field."""
+    origins, directions = rays(cameras, size)
+    samples = march(origins, directions, space, step, hidden_below, generator)
+    density, color, normal = field(samples.points)
+    values = torch.cat([color, samples.distance[None], normal])
+    sums, opacity = composite_samples(density, values, samples.ray, len(origins), step)
+    pictures = torch.cat([sums, opacity[None]]).view(8, -1, size, size).transpose(0, 1)
+    color, depth, normal, opacity = pictures.split([3, 1, 3, 1], dim=1)
+    return Rendering(color, opacity, depth, normal)
+
+
+def shaded(
+    rendering: Rendering,
+    lamp: Float[Tensor, "views 3"],
+    ambient: Float[Tensor, " views"],
+) -> Float[Tensor, "views 3 height width"]:
+    """Premultiplied color under even light and one distant lamp in direction `lamp` (Lambert).
+
+    The mean normal of each pixel is shaded, not every sample: `ambient` + (1 - ambient) * cosine.
+    """
+    normal = F.normalize(rendering.normal, dim=1, eps=1e-4)
+    lamp = F.normalize(lamp, dim=1)[:, :, None, None]
+    cosine = (normal * lamp).sum(dim=1, keepdim=True).relu()
+    even = ambient.view(-1, 1, 1, 1)
+    return rendering.color * (even + (1 - even) * cosine)
+
+
+def random_light(
+    cameras: Cameras, settings: RenderSettings, generator: torch.Generator | None = None
+) -> tuple[Float[Tensor, "views 3"], Float[Tensor, " views"]]:
+    """A lamp somewhere above and behind each camera, and an ambient level, for `shaded`."""
+    views = len(cameras.position)
+    stray = torch.randn(views, 3, 1, generator=generator) * settings.lamp_spread
+    low, high = settings.ambient
+    ambient = low + (high - low) * torch.rand(views, generator=generator)
+    local = stray + torch.tensor([[0.0], [0.5], [1.0]])
+    lamp = (cameras.rotation @ local.to(cameras.rotation))[:, :, 0]
+    return lamp, ambient.to(lamp)
+
+
+def studio_light(cameras: Cameras) -> tuple[Float[Tensor, "views 3"], Float[Tensor, " views"]]:
+    """The light of the results: a lamp above the left shoulder of each camera."""
+    right, up, backward = cameras.rotation.unbind(dim=2)
+    return backward + 0.6 * up - 0.4 * right, torch.full((len(right),), 0.6).to(right)

@@ -1,0 +1,138 @@
+"""Where to begin: the plain blob, of many colors and a few proportions, that the guide likes best.
+
+Forward passes only. A tower that has seen named colors has little gradient between them; begun
+near the right color, the field needs to find its shape only.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from alphaclip_gen import Guidance, composite, random_backgrounds
+from cameras import CameraSettings, random_views
+from field import FieldSettings, Proportion, blob_field
+from jaxtyping import Float
+from render import RenderSettings, occupancy, random_light, render, shaded
+from torch import Tensor
+
+PROPORTIONS = (
+    Proportion(0.6, 0.6, 0.6),
+    Proportion(0.5, 0.5, 0.5, roundness=6.0),
+    Proportion(0.7, 0.2, 0.7),
+    Proportion(0.2, 0.75, 0.2),
+    Proportion(0.35, 0.65, 0.35),
+    Proportion(0.5, 0.6, 0.5, taper=0.7),
+    Proportion(0.5, 0.6, 0.5, taper=-0.5),
+)
+"""Ball, box, flat, thin, tall, narrow above, narrow below."""
+
+
+@dataclass(frozen=True)
+class WarmStartSettings:
+    """How many candidates; `shades` 0 begins with a gray ball."""
+
+    shades: int = 5
+    """Levels of red, green and blue each: 5 makes 125 colors."""
+    finalists: int = 24
+    """Candidates of the first round (one view each) that are looked at again."""
+    views: int = 4
+    """Views of a finalist."""
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Start:
+    """The winner, and its score by the guide."""
+
+    proportion: Proportion
+    color: tuple[float, float, float]
+    score: float | None
+
+
+def palette(shades: int) -> Float[Tensor, "colors 3"]:
+    """A lattice of colors, black and white almost included."""
+    levels = torch.linspace(0.05, 0.95, shades)
+    return torch.cartesian_prod(levels, levels, levels)
+
+
+@torch.no_grad()
+def best_start(
+    guide: Guidance,
+    masked: bool,
+    size: int,
+    settings: WarmStartSettings,
+    field: FieldSettings,
+    cameras: CameraSettings,
+    light: RenderSettings,
+    generator: torch.Generator,
+    device: torch.device,
+    proportions: Sequence[Proportion] = PROPORTIONS,
+) -> Start:
+    """The best of all colors times all proportions, in two rounds of forward passes.
+
+    Blobs are rendered once in white; colors multiply the picture.
+    """
+    if settings.shades < 1:
+        return Start(proportions[0], (0.5, 0.5, 0.5), None)
+    blobs = [
+        _blob_views(p, size, settings.views, field, cameras, light, generator, device)
+        for p in proportions
+    ]
+    colors = palette(settings.shades)
+    pairs = list(itertools.product(range(len(proportions)), range(len(colors))))
+
+    def scores(chosen: Sequence[tuple[int, int]], views: Sequence[int]) -> Tensor:
+        jobs = [(*pair, view) for pair in chosen for view in views]
+        parts = [
+            _scores(guide, masked, blobs, colors, jobs[i : i + settings.batch], generator)
+            for i in range(0, len(jobs), settings.batch)
+        ]
+        return torch.cat(parts).view(len(chosen), len(views)).mean(dim=1)
+
+    first = scores(pairs, [0]).topk(min(settings.finalists, len(pairs))).indices
+    finalists = [pairs[i] for i in first.tolist()]
+    final = scores(finalists, range(settings.views))
+    blob, color = finalists[int(final.argmax())]
+    red, green, blue = colors[color].tolist()
+    return Start(proportions[blob], (red, green, blue), float(final.max()))
+
+
+def _blob_views(
+    proportion: Proportion,
+    size: int,
+    views: int,
+    field: FieldSettings,
+    cameras: CameraSettings,
+    light: RenderSettings,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Shade (views, 1, size, size), premultiplied, and opacity of a white blob."""
+    blob = blob_field(proportion, torch.ones(3, device=device), field)
+    volume = blob.volume(field.sharpness.last)
+    space = occupancy(volume.density(), light.step)
+    cams = random_views(views, cameras, generator).to(device)
+    rendering = render(volume, cams, size, space, light.step)
+    lit = shaded(rendering, *random_light(cams, light, generator))
+    white = torch.full((1,), 0.98, device=device)
+    return lit[:, :1] / white, rendering.opacity
+
+
+def _scores(
+    guide: Guidance,
+    masked: bool,
+    blobs: Sequence[tuple[Tensor, Tensor]],
+    colors: Tensor,
+    jobs: Sequence[tuple[int, int, int]],
+    generator: torch.Generator,
+) -> Tensor:
+    """The guide's scores of (proportion, color, view) triples, over random backgrounds."""
+    shade = torch.stack([blobs[blob][0][view] for blob, _, view in jobs])
+    opacity = torch.stack([blobs[blob][1][view] for blob, _, view in jobs])
+    color = torch.stack([colors[index] for _, index, _ in jobs]).to(shade)
+    backgrounds = torch.cat(
+        [random_backgrounds(1, (1, 1), generator, avoid=colors[index]) for _, index, _ in jobs]
+    )
+    image = composite(shade * color[:, :, None, None], opacity, backgrounds.to(shade))
+    return guide.score(image.clamp(0, 1), opacity.clamp(0, 1) if masked else None).cpu()
