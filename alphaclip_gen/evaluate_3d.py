@@ -8,6 +8,7 @@ picture of all meshes for each variant. A prompt without a mesh counts as wrong.
 import json
 import logging
 import math
+import re
 import shlex
 import statistics
 import subprocess
@@ -50,8 +51,8 @@ class EvaluateTextTo3D:
     """More flags for the program, in one string: --options="--steps 100"."""
     judge_only: bool = False
     """Judge the meshes that are there, and make none."""
-    color_space: ColorSpace = "srgb"
-    """How the meshes store their vertex colors."""
+    color_space: ColorSpace = "linear"
+    """How the meshes store their vertex colors: linear light, as glTF says, or sRGB values."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def evaluate_text_to_3d(
     variants: Sequence[str] = ("masked", "plain"),
     *,
     options: Sequence[str] = (),
-    color_space: ColorSpace = "srgb",
+    color_space: ColorSpace = "linear",
     judge: Judge | None = None,
 ) -> dict:
     """Scores of each variant; also written to table.md, table.json and <variant>.png in `output`.
@@ -108,11 +109,12 @@ def evaluate_text_to_3d(
         output: folder; the meshes of a variant are in the folder of its name.
         variants: keys of `VARIANTS`.
         options: more arguments for the program.
-        color_space: how the meshes store their vertex colors, see `render_mesh`.
+        color_space: how the meshes store their vertex colors, see `render_mesh`; glTF says linear.
         judge: the shipped one if None.
 
     Raises:
         ValueError: an unknown variant, no prompts, or a prompt without a solid or a color.
+        RuntimeError: the program failed and made no mesh at all.
     """
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
@@ -150,14 +152,15 @@ def evaluation_prompts() -> list[str]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not blank.
+    """The lines of a file that are not blank, each once.
 
     Raises:
         FileNotFoundError: no such file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"prompts: {path} is not a file; expected one prompt a line.")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def find_program(program: Path | None = None) -> Path:
@@ -179,7 +182,7 @@ def find_program(program: Path | None = None) -> Path:
 
 def slug(prompt: str) -> str:
     """The folder name of a prompt: "a red cone" -> "a-red-cone"."""
-    return prompt.lower().replace(" ", "-")
+    return "-".join(_words(prompt))
 
 
 def target(prompt: str) -> tuple[str, str]:
@@ -188,7 +191,7 @@ def target(prompt: str) -> tuple[str, str]:
     Raises:
         ValueError: it names none, or several.
     """
-    words = set(prompt.lower().split())
+    words = set(_words(prompt))
     shapes = [shape for shape, names in SHAPES.items() if words & set(names)]
     colors = [color for color, names in COLOR_WORDS.items() if words & set(names)]
     if len(shapes) != 1 or len(colors) != 1:
@@ -204,7 +207,7 @@ def judge_folder(
     folder: Path,
     prompt: str,
     asked: tuple[str, str],
-    color_space: ColorSpace = "srgb",
+    color_space: ColorSpace = "linear",
 ) -> Row:
     """The verdict on folder/mesh.glb, or the problem with it."""
     shape, color = asked
@@ -273,7 +276,7 @@ def contact_sheet(
     *,
     columns: int = 12,
     tile: int = 136,
-    color_space: ColorSpace = "srgb",
+    color_space: ColorSpace = "linear",
 ) -> Image.Image:
     """A picture of the meshes in a grid with their prompts; a wrong verdict stands below in red."""
     pad, text = 6, 34
@@ -300,8 +303,8 @@ def _tile(mesh: trimesh.Trimesh | None, size: int, color_space: ColorSpace) -> I
     if mesh is not None:
         view = render_mesh(
             fit_unit_ball(mesh),
-            azimuth=30,
-            elevation=22,
+            azimuth=30.0,
+            elevation=22.0,
             size=(size, size),
             distance=3.9,
             light=Light(),
@@ -314,24 +317,33 @@ def _tile(mesh: trimesh.Trimesh | None, size: int, color_space: ColorSpace) -> I
 
 
 def _make(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> int:
-    """Runs the program; returns its exit code. Its output is shown as it comes."""
+    """Runs the program; returns its exit code. Its output is shown as it comes.
+
+    Raises:
+        RuntimeError: it failed and there is no mesh at all, as after a wrong option.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "prompts.txt"
     file.write_text("\n".join(prompts) + "\n", encoding="utf-8")
     command = [sys.executable, str(program), "--prompts", str(file), "--output", str(folder)]
     code = subprocess.run([*command, *flags], check=False).returncode
+    if code and not any((folder / slug(prompt) / "mesh.glb").is_file() for prompt in prompts):
+        raise RuntimeError(
+            f"the program ended with exit code {code} and made no mesh; its message is above. "
+            f"The command was: {shlex.join([*command, *flags])}"
+        )
     if code:
         logger.warning("%s ended with exit code %d; judging what is there", program.name, code)
     return code
 
 
 def _load(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
-    """The mesh of a folder, or the reason why there is none."""
+    """The mesh of a folder with its vertex colors (no materials), or why there is none."""
     path = folder / "mesh.glb"
     if not path.is_file():
         return None, "no mesh.glb"
     try:
-        mesh = trimesh.load_mesh(path)
+        mesh = trimesh.load_mesh(path, skip_materials=True)
         fit_unit_ball(mesh)
     except Exception as error:  # any broken file must count as wrong, not end the evaluation
         return None, f"unreadable mesh.glb: {error}"
@@ -343,6 +355,10 @@ def _seconds(folder: Path) -> float | None:
         return float(json.loads((folder / "result.json").read_text())["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[^\W_]+", prompt.lower())
 
 
 def _line(*cells: object) -> str:

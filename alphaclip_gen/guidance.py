@@ -12,7 +12,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ Guide = Callable[[Tensor, Tensor | None], Tensor]
 """(image, alpha) -> scalar loss."""
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """What guidance needs of a tower; `RegionEncoder` has it, a few lines give it to any other."""
 
@@ -156,14 +157,19 @@ def random_backgrounds(
     count: int,
     size: tuple[int, int],
     generator: torch.Generator | None = None,
-    style: BackgroundStyle = "flat",
+    style: BackgroundStyle | str = "flat",
     avoid: Float[Tensor, "3"] | None = None,
 ) -> Float[Tensor, "count 3 height width"]:
     """Random backgrounds in [0, 1]: flat colors, checkerboards, soft noise, or a mix of the three.
 
     `avoid` is a color to keep away from: of three random colors the farthest from it is taken.
     They are made on the generator's device.
+
+    Raises:
+        ValueError: an unknown style.
     """
+    if style not in get_args(BackgroundStyle):
+        raise ValueError(f"style is {style!r}; expected one of {get_args(BackgroundStyle)}.")
     device = generator.device if generator else None
     colors = _random_colors(2 * count, generator, device, avoid).view(2, count, 3, 1, 1)
     first, second = colors.expand(2, count, 3, *size)
@@ -242,7 +248,7 @@ class Guidance:
         encoder: Encoder,
         prompt: str,
         negatives: Sequence[str] = (),
-        loss: LossName = "auto",
+        loss: LossName | str = "auto",
         cosine_weight: float = 1.0,
         scale: float | None = None,
         same_above: float = 0.97,
@@ -271,7 +277,10 @@ class Guidance:
         alpha: Float[Tensor, "batch 1 height width"] | None = None,
     ) -> Float[Tensor, ""]:
         """Loss of the pictures; gradients flow to `image` and, where given, to `alpha`."""
-        embedding = self.encoder.embed(image, alpha)
+        return self.loss_of(self.encoder.embed(image, alpha))
+
+    def loss_of(self, embedding: Float[Tensor, "batch channels"]) -> Float[Tensor, ""]:
+        """Loss of pictures that are already embedded."""
         target, negatives = self.embeddings[:1], self.embeddings[1:]
         if self.loss == "cosine":
             return cosine_loss(embedding, target)
@@ -281,24 +290,26 @@ class Guidance:
         return loss + self.cosine_weight * cosine_loss(embedding, target)
 
     @torch.no_grad()
-    def similarity(
-        self,
-        image: Float[Tensor, "batch 3 height width"],
-        alpha: Float[Tensor, "batch 1 height width"] | None = None,
+    def probabilities(
+        self, embedding: Float[Tensor, "batch channels"]
     ) -> Float[Tensor, "batch texts"]:
-        """Cosines with `texts`: the prompt first, then the negatives; not differentiable."""
-        return self.encoder.embed(image, alpha) @ self.embeddings.T
+        """Of each of `texts` (the prompt first) to be the right name; not differentiable."""
+        return (self.scale * embedding @ self.embeddings.T).softmax(dim=1)
 
+    def score_of(self, embedding: Float[Tensor, "batch channels"]) -> Float[Tensor, " batch"]:
+        """For display: probability of the prompt among the negatives, or its cosine without any."""
+        if len(self.texts) == 1:
+            return (embedding.detach() @ self.embeddings.T)[:, 0]
+        return self.probabilities(embedding)[:, 0]
+
+    @torch.no_grad()
     def score(
         self,
         image: Float[Tensor, "batch 3 height width"],
         alpha: Float[Tensor, "batch 1 height width"] | None = None,
     ) -> Float[Tensor, " batch"]:
-        """For display: probability of the prompt among the negatives, or its cosine without any."""
-        similarity = self.similarity(image, alpha)
-        if len(self.texts) == 1:
-            return similarity[:, 0]
-        return (self.scale * similarity).softmax(dim=1)[:, 0]
+        """`score_of` the pictures; not differentiable."""
+        return self.score_of(self.encoder.embed(image, alpha))
 
 
 def weighted(guides: Sequence[Guide], weights: Sequence[float]) -> Guide:
@@ -316,8 +327,8 @@ def weighted(guides: Sequence[Guide], weights: Sequence[float]) -> Guide:
     return guide
 
 
-def _choose_loss(loss: LossName, negatives: int) -> LossName:
-    if loss not in ("auto", "cosine", "spherical", "contrastive"):
+def _choose_loss(loss: str, negatives: int) -> str:
+    if loss not in get_args(LossName):
         raise ValueError(
             f'loss is {loss!r}; expected "auto", "cosine", "spherical" or "contrastive".'
         )

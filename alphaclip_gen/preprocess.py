@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.functional import center_crop
 
-from .alpha import Number, Picture, check_alpha, check_size, check_values, picture_channels
+from .alpha import Number, check_alpha, check_size, check_values
+from .pictures import Picture, picture_channels
 
 Geometry = Literal["center", "pad", "squash", "region"]
 

@@ -78,9 +78,7 @@ def random_views(
     )
 
 
-def rays(
-    cameras: Cameras, size: int
-) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+def rays(cameras: Cameras, size: int) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
     """Origins and unit directions of every pixel's center, in order view, row, column."""
     reach = math.tan(math.radians(cameras.field_of_view) / 2)
     steps = (torch.arange(size, device=cameras.position.device) + 0.5) * 2 / size - 1
@@ -91,9 +89,7 @@ def rays(
     return origins.reshape(-1, 3), directions.reshape(-1, 3)
 
 
-def project(
-    cameras: Cameras, points: Float[Tensor, "points 3"]
-) -> Float[Tensor, "views points 2"]:
+def project(cameras: Cameras, points: Float[Tensor, "points 3"]) -> Float[Tensor, "views points 2"]:
     """Picture positions in [-1, 1]^2 (x right, y down) of points in the world."""
     local = (points - cameras.position[:, None]) @ cameras.rotation
     reach = math.tan(math.radians(cameras.field_of_view) / 2)

@@ -8,14 +8,15 @@ Smoothness and mirror symmetry are built into the parameters (`Volume` is made f
 mirrored copy), so they shape every gradient step and leave no trace of noise to clean up.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from schedule import Ramp
 from torch import Tensor, nn
+
+from schedule import Ramp
 
 Mirror = Literal["none", "x", "xz"]
 
@@ -35,7 +36,7 @@ class FieldSettings:
     mirror: Mirror = "xz"
     """Mirror symmetry: none, left-right ("x"), or left-right and front-back ("xz")."""
     max_density: float = 30.0
-    sharpness: Ramp = field(default_factory=lambda: Ramp(2.0, 4.0, 0.2, 1.0))
+    sharpness: Ramp = Ramp(2.0, 4.0, 0.2, 1.0)
     limit: float = 6.0
     """Logits stay within plus or minus this, so that nothing is out of the gradient's reach."""
 
@@ -55,7 +56,8 @@ class Proportion:
     roundness: float = 2.0
 
 
-class Volume(NamedTuple):
+@dataclass(frozen=True)
+class Volume:
     """A field ready to render: what `VoxelField.volume` makes for one step."""
 
     logits: Float[Tensor, "1 1 depth height width"]
@@ -71,14 +73,14 @@ class Volume(NamedTuple):
 
     def __call__(
         self, points: Float[Tensor, "points 3"]
-    ) -> tuple[
-        Float[Tensor, " points"], Float[Tensor, "3 points"], Float[Tensor, "3 points"]
-    ]:
+    ) -> tuple[Float[Tensor, " points"], Float[Tensor, "3 points"], Float[Tensor, "3 points"]]:
         """Density, color in [0, 1] and unit normal at points of the cube; clamped outside."""
         both = sample(torch.cat([self.logits, self.normals], dim=1), points)
         color = sample(self.color_logits, points).sigmoid()
         density = self.max_density * both[0].sigmoid()
-        return density, color, F.normalize(both[1:], dim=0, eps=1e-4)
+        normal = both[1:]
+        unit = normal * (normal.square().sum(dim=0) + 1e-8).rsqrt()
+        return density, color, unit
 
 
 class VoxelField(nn.Module):

@@ -1,11 +1,12 @@
 """Regularisers of the field: functions of tensors that return one number, 0 when satisfied."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from schedule import Ramp
 from torch import Tensor
+
+from schedule import Ramp
 
 
 @dataclass(frozen=True)
@@ -13,14 +14,14 @@ class LossSettings:
     """Weights, beside a guidance loss of weight 1, and schedules over the run's progress 0..1."""
 
     transmittance: float = 2.0
-    opacity_target: Ramp = field(default_factory=lambda: Ramp(0.45, 0.3, 0.0, 0.4))
+    opacity_target: Ramp = Ramp(0.45, 0.3, 0.0, 0.4)
     """Largest mean opacity of a view that costs nothing."""
     floor: float = 5.0
     opacity_floor: float = 0.04
     """Smallest mean opacity of a view that costs nothing."""
-    density_variation: Ramp = field(default_factory=lambda: Ramp(0.02, 0.05))
-    color_variation: Ramp = field(default_factory=lambda: Ramp(1.0, 3.0))
-    entropy: Ramp = field(default_factory=lambda: Ramp(0.0, 0.3, 0.4, 1.0))
+    density_variation: Ramp = Ramp(0.02, 0.05)
+    color_variation: Ramp = Ramp(1.0, 3.0)
+    entropy: Ramp = Ramp(0.0, 0.3, 0.4, 1.0)
     ball: float = 1.0
     ball_radius: float = 0.85
     center: float = 0.5
@@ -33,9 +34,7 @@ def transmittance_loss(
     return (opacity.mean(dim=(1, 2, 3)) - target).relu().mean()
 
 
-def floor_loss(
-    opacity: Float[Tensor, "views 1 height width"], floor: float
-) -> Float[Tensor, ""]:
+def floor_loss(opacity: Float[Tensor, "views 1 height width"], floor: float) -> Float[Tensor, ""]:
     """How far the views' mean opacity falls below the floor: an object must not vanish."""
     return (floor - opacity.mean(dim=(1, 2, 3))).relu().mean()
 
@@ -56,9 +55,7 @@ def entropy_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor
     return -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
 
 
-def ball_loss(
-    density: Float[Tensor, "depth height width"], radius: float
-) -> Float[Tensor, ""]:
+def ball_loss(density: Float[Tensor, "depth height width"], radius: float) -> Float[Tensor, ""]:
     """Share of the cube's density beyond the ball, weighted by how far beyond.
 
     `density` is relative, in [0, 1].

@@ -38,7 +38,7 @@ def read_prompts(path: Path) -> list[str]:
         ValueError: it is not text, or holds no prompt.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"prompts is {str(path)!r}; expected a text file, one prompt a line.")
+        raise FileNotFoundError(f"prompts {str(path)!r} not found; expected one prompt a line.")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from cameras import Cameras, rays
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from cameras import Cameras, rays
 
 Field = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """points (n, 3) -> density (n,) per unit length, color (3, n), unit normal (3, n)."""
@@ -206,7 +207,8 @@ def shaded(
 
     The mean normal of each pixel is shaded, not every sample: `ambient` + (1 - ambient) * cosine.
     """
-    normal = F.normalize(rendering.normal, dim=1, eps=1e-4)
+    normal = rendering.normal
+    normal = normal * (normal.square().sum(dim=1, keepdim=True) + 1e-8).rsqrt()
     lamp = F.normalize(lamp, dim=1)[:, :, None, None]
     cosine = (normal * lamp).sum(dim=1, keepdim=True).relu()
     even = ambient.view(-1, 1, 1, 1)

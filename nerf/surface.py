@@ -10,10 +10,11 @@ import io
 import numpy as np
 import torch
 import trimesh
-from field import Volume
 from jaxtyping import Float
 from skimage.measure import marching_cubes
 from torch import Tensor
+
+from field import Volume
 
 LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 MATERIAL = {
@@ -79,9 +80,7 @@ def automatic_level(density: Float[Tensor, "depth height width"]) -> float:
 
 def without_floaters(mesh: trimesh.Trimesh, smallest_part: float) -> trimesh.Trimesh:
     """The mesh without small separate parts and without cavities, which have negative volume."""
-    part = trimesh.graph.connected_component_labels(
-        mesh.face_adjacency, node_count=len(mesh.faces)
-    )
+    part = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
     corners = mesh.triangles
     share = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
     volume = np.bincount(part, weights=share)
@@ -96,20 +95,24 @@ def without_floaters(mesh: trimesh.Trimesh, smallest_part: float) -> trimesh.Tri
 def write_glb(mesh: trimesh.Trimesh) -> bytes:
     """The mesh as a binary glTF: normals, linear COLOR_0 (8 bit), a matte material."""
     linear = mesh.copy()
-    color = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255
+    color = vertex_colors(mesh)
     linear.visual = trimesh.visual.ColorVisuals(linear, vertex_colors=_bytes(to_linear(color)))
     scene = trimesh.Scene(linear)
-    return scene.export(
-        file_type="glb", include_normals=True, tree_postprocessor=_add_material
-    )
+    return scene.export(file_type="glb", include_normals=True, tree_postprocessor=_add_material)
 
 
 def read_glb(data: bytes) -> trimesh.Trimesh:
     """The mesh of a binary glTF with linear COLOR_0, colors back in sRGB."""
     mesh = trimesh.load_mesh(io.BytesIO(data), file_type="glb", skip_materials=True, process=False)
-    color = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255
+    color = vertex_colors(mesh)
     mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_bytes(to_srgb(color)))
     return mesh
+
+
+def vertex_colors(mesh: trimesh.Trimesh) -> np.ndarray:
+    """The colors of the vertices, (vertices, 3) in [0, 1]."""
+    assert isinstance(mesh.visual, trimesh.visual.ColorVisuals)
+    return np.asarray(mesh.visual.vertex_colors)[:, :3] / 255
 
 
 def to_linear(srgb: np.ndarray) -> np.ndarray:

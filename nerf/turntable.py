@@ -4,12 +4,13 @@ import io
 from dataclasses import dataclass
 
 import torch
-from cameras import Cameras, turntable
-from field import Volume
 from jaxtyping import Float
 from PIL import Image
-from render import Rendering, occupancy, render, shaded, studio_light
 from torch import Tensor
+
+from cameras import Cameras, turntable
+from field import Volume
+from render import Rendering, occupancy, render, shaded, studio_light
 
 
 @dataclass(frozen=True)

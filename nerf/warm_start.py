@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from alphaclip_gen import Guidance, composite, random_backgrounds
+from jaxtyping import Float
+from torch import Tensor
+
+from alphaclip_gen.guidance import Guidance, composite, random_backgrounds
 from cameras import CameraSettings, random_views
 from field import FieldSettings, Proportion, blob_field
-from jaxtyping import Float
 from render import RenderSettings, occupancy, random_light, render, shaded
-from torch import Tensor
 
 PROPORTIONS = (
     Proportion(0.6, 0.6, 0.6),
@@ -43,7 +44,7 @@ class WarmStartSettings:
 
 @dataclass(frozen=True)
 class Start:
-    """The winner, and its score by the guide."""
+    """The winner and its score: cosine, plus log probability where there are negatives."""
 
     proportion: Proportion
     color: tuple[float, float, float]
@@ -127,7 +128,11 @@ def _scores(
     jobs: Sequence[tuple[int, int, int]],
     generator: torch.Generator,
 ) -> Tensor:
-    """The guide's scores of (proportion, color, view) triples, over random backgrounds."""
+    """Scores of (proportion, color, view) triples, over random backgrounds.
+
+    Cosine, plus the log of the probability where there are negatives: probabilities alone are too
+    alike among the best.
+    """
     shade = torch.stack([blobs[blob][0][view] for blob, _, view in jobs])
     opacity = torch.stack([blobs[blob][1][view] for blob, _, view in jobs])
     color = torch.stack([colors[index] for _, index, _ in jobs]).to(shade)
@@ -135,4 +140,8 @@ def _scores(
         [random_backgrounds(1, (1, 1), generator, avoid=colors[index]) for _, index, _ in jobs]
     )
     image = composite(shade * color[:, :, None, None], opacity, backgrounds.to(shade))
-    return guide.score(image.clamp(0, 1), opacity.clamp(0, 1) if masked else None).cpu()
+    embedding = guide.encoder.embed(image.clamp(0, 1), opacity.clamp(0, 1) if masked else None)
+    similarity = embedding @ guide.embeddings[0]
+    if len(guide.texts) > 1:
+        similarity = similarity + guide.probabilities(embedding)[:, 0].log()
+    return similarity.cpu()

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from alphaclip_gen.alpha import alpha_from_box, alpha_from_points, feather
+from alphaclip_gen.alpha import feather
 from alphaclip_gen.preprocess import as_image, preprocess, region_windows, resize
+from alphaclip_gen.regions import alpha_from_box, alpha_from_points
 
 GEOMETRIES = ("center", "pad", "squash", "region")
 SHAPES = ((64, 128), (128, 64), (24, 48), (48, 24), (50, 50), (37, 91))
@@ -104,6 +105,12 @@ def test_graded_alpha_keeps_its_levels():
     alpha = torch.tensor([0.2, 0.7, 1.0]).repeat_interleave(30).expand(1, 1, 90, 90)
     _, region = preprocess(torch.zeros(1, 3, 90, 90), alpha, 30, "squash")
     torch.testing.assert_close(region[0, 0, 15, [5, 15, 25]], torch.tensor([0.2, 0.7, 1.0]))
+
+
+def test_graded_alpha_does_not_ring():
+    alpha = torch.tensor([0.2, 0.7]).repeat_interleave(8).expand(1, 1, 16, 16)
+    _, region = preprocess(torch.zeros(1, 3, 16, 16), alpha, 40, "squash")
+    assert region.min() > 0.2 - 1e-6 and region.max() < 0.7 + 1e-6
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES[:3])

@@ -5,6 +5,7 @@ A caption names one solid ("a red cone"), or everything in sight ("a red cone an
 """
 
 import random
+import re
 from collections.abc import Sequence
 
 SHAPES: dict[str, tuple[str, ...]] = {
@@ -63,7 +64,7 @@ _COLOR_ONLY = ("a {color} object", "something {color}", "a {color} thing", "{col
 def caption(shape: str | None = None, color: str | None = None) -> str:
     """The canonical caption: "a red cone", "a cone" (no color) or "a red object" (no shape)."""
     template = (_FULL if color else _SHAPE_ONLY) if shape else _COLOR_ONLY
-    return template[0].format(shape=shape, color=color)
+    return _with_articles(template[0].format(shape=shape, color=color))
 
 
 def all_captions() -> list[str]:
@@ -75,10 +76,11 @@ def say(rng: random.Random, shape: str | None = None, color: str | None = None) 
     """One random wording of `caption(shape, color)`."""
     templates = (_FULL if color else _SHAPE_ONLY) if shape else _COLOR_ONLY
     template = templates[0] if rng.random() < 0.4 else rng.choice(templates)
-    return template.format(
+    text = template.format(
         shape=_synonym(rng, SHAPES[shape]) if shape else None,
         color=_synonym(rng, COLOR_WORDS[color]) if color else None,
     )
+    return _with_articles(text)
 
 
 def say_scene(rng: random.Random, things: Sequence[tuple[str, str]]) -> str:
@@ -87,7 +89,12 @@ def say_scene(rng: random.Random, things: Sequence[tuple[str, str]]) -> str:
         f"a {_synonym(rng, COLOR_WORDS[color])} {_synonym(rng, SHAPES[shape])}"
         for shape, color in rng.sample(list(things), len(things))
     ]
-    return " and ".join(parts)
+    return _with_articles(" and ".join(parts))
+
+
+def _with_articles(text: str) -> str:
+    """The text with "an" before a vowel: "an orange orb"."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def _synonym(rng: random.Random, names: tuple[str, ...]) -> str:

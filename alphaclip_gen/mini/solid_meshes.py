@@ -205,7 +205,7 @@ def _cross(vary: Vary) -> trimesh.Trimesh:
 def _capsule(vary: Vary) -> trimesh.Trimesh:
     """Total length : diameter = 2.6 : 1."""
     shift = np.array([0, vary(2.6) / 2 - 0.5])
-    profile = np.concatenate([_arc(0.5, -90, 0) - shift, _arc(0.5, 0, 90) + shift])
+    profile = np.concatenate([_arc(0.5, -90.0, 0.0) - shift, _arc(0.5, 0.0, 90.0) + shift])
     return _revolved(profile.clip(min=[0, -np.inf]))
 
 
@@ -222,7 +222,7 @@ def _snowman(vary: Vary) -> trimesh.Trimesh:
 
 def _mushroom(vary: Vary) -> trimesh.Trimesh:
     stem, length, cap = vary(0.25), vary(0.65), vary(0.75)
-    dome = (_arc(0.75, 0, 90) * [1, cap / 0.75]).clip(min=0)
+    dome = (_arc(0.75, 0.0, 90.0) * [1, cap / 0.75]).clip(min=0)
     return _revolved(np.concatenate([[[0, -length], [stem, -length], [stem, 0]], dome]))
 
 

@@ -157,7 +157,8 @@ def _surface(mesh: trimesh.Trimesh, color_space: ColorSpace) -> _Surface:
     if isinstance(visual, trimesh.visual.TextureVisuals):
         visual = visual.to_color()
     assert isinstance(visual, trimesh.visual.ColorVisuals)
-    colors = np.asarray(visual.vertex_colors)[:, :3] / 255
+    stored = np.asarray(visual.vertex_colors).reshape(-1, 4)[:, :3]  # one row if all are alike
+    colors = np.broadcast_to(stored / 255, mesh.vertices.shape)
     if color_space == "linear":
         colors = linear_to_srgb(colors)
     flat = np.repeat(mesh.face_normals[:, None], 3, axis=1)

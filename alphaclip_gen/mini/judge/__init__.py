@@ -5,7 +5,8 @@ It never guides an optimisation and never sees one's output. It learns from `spl
 mesh is independent of the model that made the mesh.
 
     judge = Judge.from_pretrained()
-    verdict = judge_mesh(judge, trimesh.load_mesh("mesh.glb"))
+    mesh = trimesh.load_mesh("mesh.glb", skip_materials=True)  # a material would hide the colors
+    verdict = judge_mesh(judge, mesh, color_space="linear")
     verdict.caption  # "a red cone"
 """
 

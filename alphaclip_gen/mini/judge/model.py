@@ -54,6 +54,7 @@ class Judge(nn.Module):
 
         Raises:
             FileNotFoundError: no weights in the folder.
+            RuntimeError: weights of something else.
         """
         path = Path(folder) / "judge.safetensors"
         if not path.is_file():
@@ -61,9 +62,9 @@ class Judge(nn.Module):
                 f"no judge.safetensors in {Path(folder)}; "
                 "python -m alphaclip_gen.mini.judge trains one."
             )
-        weights = {name: value.float() for name, value in load_file(path).items()}
-        judge = cls(width=weights["body.1.0.weight"].shape[0])
-        judge.load_state_dict(weights, strict=False)
+        weights = load_file(path)
+        judge = cls(width=len(weights["body.1.0.weight"]))
+        judge.load_state_dict(weights)
         return judge.eval()
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -71,9 +72,8 @@ class Judge(nn.Module):
         path = Path(folder) / "judge.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = {
-            name: value.half().contiguous()
+            name: value.half() if value.is_floating_point() else value
             for name, value in self.state_dict().items()
-            if not name.endswith("num_batches_tracked")
         }
         save_file(weights, path)
         return path
@@ -86,8 +86,11 @@ class Judge(nn.Module):
         return self.shape_head(pooled), self.color_head(pooled)
 
     @torch.no_grad()
-    def name(self, images: Float[Tensor, "views 3 64 64"]) -> Verdict:
+    def name(self, images: Float[Tensor, "..."]) -> Verdict:
         """The verdict on one object; the log-probabilities of its views are averaged.
+
+        Args:
+            images: (views, 3, 64, 64), values in [0, 1].
 
         Raises:
             ValueError: pictures of another shape.

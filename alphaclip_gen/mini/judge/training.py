@@ -49,6 +49,8 @@ class JudgeTraining:
     batch: int = 128
     learning_rate: float = 3e-3
     width: int = 32
+    keep_every: int = 50
+    """Steps between two checkpoints."""
     held_out: int = 12
     """Held-out meshes of each solid, one of each color if 12."""
 
@@ -83,7 +85,7 @@ def _train(judge: Judge, data: tuple[Tensor, Tensor], config: JudgeTraining) -> 
     judge.train()
     for step in range(first, config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step / config.steps)
+            group["lr"] = config.learning_rate * schedule(step / config.steps)
         generator = torch.Generator().manual_seed(config.seed * 100_003 + step)
         images, shapes, colors = draw(data, config.batch, generator)
         shape_logits, color_logits = judge(images.contiguous(memory_format=torch.channels_last))
@@ -92,7 +94,7 @@ def _train(judge: Judge, data: tuple[Tensor, Tensor], config: JudgeTraining) -> 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (step + 1) % 50 == 0 or step + 1 == config.steps:
+        if (step + 1) % config.keep_every == 0 or step + 1 == config.steps:
             accuracies = {
                 "shape": (shape_logits.argmax(1) == shapes).float().mean().item(),
                 "color": (color_logits.argmax(1) == colors).float().mean().item(),
@@ -131,7 +133,7 @@ def _resume(
     return state["curve"][-1]["step"], state["curve"]
 
 
-def _schedule(progress: float) -> float:
+def schedule(progress: float) -> float:
     """Learning rate factor: up over 5 % of the steps, then down along a cosine."""
     return min(progress / 0.05 + 0.02, 0.5 + 0.5 * math.cos(math.pi * progress))
 
@@ -208,7 +210,7 @@ def draw(
     mirrored = torch.rand(count, generator=generator) < 0.5
     normals[mirrored] = normals[mirrored].flip(3) * torch.tensor([-1.0, 1, 1])[:, None, None]
     coverage[mirrored] = coverage[mirrored].flip(3)
-    light = _uniform((count, 3), generator, -1, 1) * torch.tensor([0.9, 0.6, 0.4])
+    light = _uniform((count, 3), generator, -1.0, 1.0) * torch.tensor([0.9, 0.6, 0.4])
     brightness = lambert(
         normals,
         light + torch.tensor([0.0, 0.4, 0.9]),
@@ -217,7 +219,7 @@ def draw(
     exposure = _uniform((count, 1, 1, 1), generator, 0.9, 1.1)
     surface = _paint(colors, generator) * brightness * exposure
     images = surface * coverage + _backgrounds(count, generator) * (1 - coverage)
-    grain = _uniform((count, 1, 1, 1), generator, 0, 0.03)
+    grain = _uniform((count, 1, 1, 1), generator, 0.0, 0.03)
     images = images + grain * torch.randn(images.shape, generator=generator)
     soft = torch.rand((count, 1, 1, 1), generator=generator) < 0.3
     images = torch.where(soft, functional.avg_pool2d(images, 3, 1, 1, False, False), images)
@@ -232,7 +234,7 @@ def _paint(
     base = ANCHORS[colors] + 0.04 * torch.randn((count, 3), generator=generator)
     wash = _uniform((count, 1), generator, -0.1, 0.25)
     base = base + wash * (base.mean(dim=1, keepdim=True) - base)
-    amount = _uniform((count, 1, 1, 1), generator, 0, 0.1)
+    amount = _uniform((count, 1, 1, 1), generator, 0.0, 0.1)
     paint = base[:, :, None, None] + amount * _smooth(count, 3, 7, generator)
     other = ANCHORS[torch.randint(len(COLORS), (count,), generator=generator)][:, :, None, None]
     patch = torch.sigmoid(8 * (_smooth(count, 1, 5, generator) - 0.8))
@@ -242,7 +244,7 @@ def _paint(
 
 def _backgrounds(count: int, generator: torch.Generator) -> Float[Tensor, "count 3 64 64"]:
     """Half of them gray, the others colored; flat, graded or cloudy."""
-    gray = _uniform((count, 1, 1, 1), generator, 0.15, 1).expand(-1, 3, -1, -1)
+    gray = _uniform((count, 1, 1, 1), generator, 0.15, 1.0).expand(-1, 3, -1, -1)
     color = torch.rand((count, 3, 1, 1), generator=generator)
     colored = torch.rand((count, 1, 1, 1), generator=generator) < 0.5
     flat = torch.where(colored, color, gray)
@@ -263,7 +265,7 @@ def _uniform(size: tuple[int, ...], generator: torch.Generator, low: float, high
     return low + (high - low) * torch.rand(size, generator=generator)
 
 
-def held_out(judge: Judge, config: JudgeTraining) -> dict[str, dict[str, float]]:
+def held_out(judge: Judge, config: JudgeTraining) -> dict[str, dict]:
     """Accuracies on fresh meshes, from single views and from 8 views of one object.
 
     The colors vary on the surface itself, the light and the elevation differ from object to object,
@@ -300,7 +302,7 @@ def _horizon(rng: np.random.Generator) -> Float[Tensor, "1 3 64 64"]:
     return picture
 
 
-def _accuracy(judge: Judge, objects: list[tuple[int, int, Tensor]]) -> dict[str, float]:
+def _accuracy(judge: Judge, objects: list[tuple[int, int, Tensor]]) -> dict:
     hits: dict[str, list[float]] = {}
     for shape, color, images in objects:
         with torch.no_grad():

@@ -1,0 +1,164 @@
+"""The command line: alphaclip-gen score | demo | evaluate-mini | evaluate-text-to-3d."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from .encoder import RegionEncoder
+from .mini.captions import all_captions
+from .preprocess import Geometry, as_image
+from .regions import alpha_from_box, alpha_from_points, alpha_from_strokes, as_alpha_map
+from .show import figure, lit_region
+
+Many = tyro.conf.UseAppendAction[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the regions of a picture are, and what the whole picture is.
+
+    Coordinates are pixels when they are whole numbers (10,20) and fractions of the picture when
+    they have a point and are at most one (0.1,0.25). Every region flag can be given many times.
+    """
+
+    picture: Annotated[Path, tyro.conf.Positional]
+    """Any picture file."""
+    texts: str | None = None
+    """What to choose from, separated by commas; mini's own captions by default."""
+    box: Many = ()
+    """A box: left,top,right,bottom."""
+    mask: Many = ()
+    """A picture file as large as the picture; white is the region, gray counts in part."""
+    point: Many = ()
+    """A soft disc around a point: x,y."""
+    stroke: Many = ()
+    """A drawn line: "x,y x,y x,y"."""
+    radius: float = 0.12
+    """Of the discs, as a fraction of the picture's shorter side."""
+    width: float = 0.06
+    """Of the strokes, as a fraction of the picture's shorter side."""
+    top: int = 3
+    """How many texts to show for each region."""
+    geometry: Geometry = "pad"
+    """How the picture is framed for the tower; "region" cuts each region out."""
+    model: str = "mini"
+    """mini, or a folder that save_pretrained() wrote."""
+    save: Path | None = None
+    """Write a figure of the regions and their names here."""
+
+
+def score(config: Score, console: Console) -> None:
+    """Print the table of regions and their likeliest texts."""
+    if config.top < 1:
+        raise ValueError(f"top is {config.top}; expected 1 or more.")
+    image = as_image(config.picture)
+    encoder = RegionEncoder.from_pretrained(config.model)
+    texts = _texts(config)
+    names, alphas = _regions(config, (image.shape[-2], image.shape[-1]))
+    rows = [encoder.score(image, texts, None, _whole(config.geometry))]
+    if alphas:
+        rows.append(encoder.score(image, texts, alphas, config.geometry))
+    best = [row.topk(min(config.top, len(texts))) for row in torch.cat(rows)]
+    lines = [
+        [f"{texts[i]} {p:.2f}" for p, i in zip(found.values, found.indices.tolist(), strict=True)]
+        for found in best
+    ]
+    height, width = image.shape[-2:]
+    table = Table(title=f"{config.picture.name}, {width} x {height}, {config.model}")
+    table.add_column("region")
+    for place in range(len(lines[0])):
+        table.add_column("is" if place == 0 else "or", style="" if place else "bold green")
+    for name, line in zip(["whole picture", *names], lines, strict=True):
+        table.add_row(name, *line)
+    console.print(table)
+    if config.save:
+        pictures = [lit_region(image, alpha) for alpha in (None, *alphas)]
+        figure(pictures, lines).save(config.save)
+        console.print(f"figure: {config.save}")
+
+
+def _texts(config: Score) -> list[str]:
+    if config.texts is None:
+        if config.model != "mini":
+            raise ValueError("texts is not given; name what to choose from: --texts 'a, b, c'.")
+        return all_captions()
+    texts = [text.strip() for text in config.texts.split(",")]
+    if not all(texts):
+        raise ValueError(f"texts is {config.texts!r}; expected texts separated by commas.")
+    return texts
+
+
+def _whole(geometry: Geometry) -> Geometry:
+    return "pad" if geometry == "region" else geometry
+
+
+def _regions(config: Score, size: tuple[int, int]) -> tuple[list[str], list[Tensor]]:
+    """Names and alpha maps of every region flag."""
+    short = min(size)
+    radius, width = config.radius * short, config.width * short
+    doors = {
+        "box": lambda text: alpha_from_box(_pixels(text, "box", size), size, "pixels"),
+        "mask": lambda path: as_alpha_map(path, size),
+        "point": lambda text: alpha_from_points(
+            _pixels(text, "point", size), radius, size, "pixels"
+        ),
+        "stroke": lambda text: alpha_from_strokes(
+            [_pixels(part, "stroke", size) for part in text.split()], width, size, "pixels"
+        ),
+    }
+    names, alphas = [], []
+    for kind, door in doors.items():
+        for text in getattr(config, kind):
+            names.append(f"{kind} {Path(text).name if kind == 'mask' else text}")
+            alphas.append(door(text))
+    return names, alphas
+
+
+def _pixels(text: str, name: str, size: tuple[int, int]) -> list[float]:
+    """The numbers of "x,y" or "x0,y0,x1,y1" in pixels: whole numbers are, fractions become."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != (4 if name == "box" else 2):
+        form = "left,top,right,bottom" if name == "box" else "x,y"
+        raise ValueError(f"{name} is {text!r}; expected numbers as {form}, such as 10,20.")
+    if "." in text and max(numbers) <= 1:
+        return [number * size[1 - i % 2] for i, number in enumerate(numbers)]
+    return numbers
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; user errors end with exit code 2 and one clear line."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    from .demo import Demo, demo
+    from .mini.evaluate import EvaluateMini, evaluate_mini
+
+    commands = {"score": Score, "demo": Demo, "evaluate": _evaluations(EvaluateMini)}
+    runs = {Score: score, Demo: demo, EvaluateMini: evaluate_mini}
+    config = tyro.extras.subcommand_cli_from_dict(commands, args=arguments)
+    console = Console()
+    try:
+        run = runs.get(type(config))
+        if run is not None:
+            run(config, console)
+        else:
+            from .evaluate_3d import run as evaluate
+
+            evaluate(config)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _evaluations(mini: type) -> type:
+    return mini

@@ -1,0 +1,219 @@
+"""The evaluation of text-to-3D, on programs that write ready-made meshes."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from alphaclip_gen import evaluate_3d
+from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
+from alphaclip_gen.mini.captions import COLORS, SHAPES
+from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
+
+PROGRAM = """
+import argparse, json, shutil, sys
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--prompts", type=Path, required=True)
+parser.add_argument("--output", type=Path, required=True)
+parser.add_argument("--alpha", default="opacity")
+parser.add_argument("--skip", default="")
+arguments = parser.parse_args()
+made = Path(__file__).parent / "made"
+with open(Path(__file__).parent / "calls.txt", "a") as calls:
+    calls.write(arguments.alpha + "\\n")
+for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
+    name = prompt.replace(" ", "-")
+    folder = arguments.output / name
+    if name == arguments.skip:
+        sys.exit(3)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(made / arguments.alpha / f"{name}.glb", folder / "mesh.glb")
+    (folder / "result.json").write_text(json.dumps({"seconds": 10.0 + number}))
+"""
+PROMPTS = ["a red sphere", "a green cube", "a blue torus", "a brown cone"]
+
+
+def painted(shape: str, color: tuple[float, ...]) -> trimesh.Trimesh:
+    """A solid with these values as its vertex colors."""
+    return blotch(solid_mesh(shape), color, np.random.default_rng(0))
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program whose meshes are right, but with `--alpha ones` the cone is a cyan cone.
+
+    Colors are stored as about linear light, gamma 2.2: read as sRGB, brown would be black.
+    """
+    for alpha in ("opacity", "ones"):
+        folder = tmp_path / "made" / alpha
+        folder.mkdir(parents=True)
+        for prompt in PROMPTS:
+            shape, color = evaluate_3d.target(prompt)
+            color = "cyan" if (alpha, shape) == ("ones", "cone") else color
+            mesh = painted(shape, tuple(value**2.2 for value in COLORS[color]))
+            mesh.export(folder / f"{evaluate_3d.slug(prompt)}.glb")
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    table = evaluate_text_to_3d(program, PROMPTS, output)
+    assert (program.parent / "calls.txt").read_text().split() == ["opacity", "ones"]
+    masked, plain = table["masked"], table["plain"]
+    assert [masked[key]["rate"] for key in ("caption", "shape", "color")] == [1, 1, 1]
+    assert [plain[key]["rate"] for key in ("caption", "shape", "color")] == [0.75, 1, 0.75]
+    assert (masked["seconds_mean"], masked["seconds_median"], masked["seconds_max"]) == (
+        11.5,
+        11.5,
+        13.0,
+    )
+    assert plain["rows"][3]["named_color"] == "cyan" and plain["rows"][3]["named_shape"] == "cone"
+    assert json.loads((output / "table.json").read_text()) == table
+    page = (output / "table.md").read_text()
+    assert "| masked | 4 | 1.000 (0.51 to 1.00) |" in page
+    assert "| a brown cone | **cyan cone** |" in page
+    assert (output / "masked.png").is_file() and (output / "plain.png").is_file()
+
+
+def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Path) -> None:
+    """The program ends in the middle: the third and the fourth prompt have no mesh."""
+    options = ["--skip", "a-blue-torus"]
+    table = evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", ["masked"], options=options)
+    masked = table["masked"]
+    assert masked["exit_code"] == 3
+    assert masked["caption"]["rate"] == masked["shape"]["rate"] == 0.5
+    assert masked["missing"] == PROMPTS[2:]
+    assert masked["seconds_max"] == 11.0
+    assert "No mesh: a blue torus, a brown cone." in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_program_that_makes_nothing_is_an_error(program: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"exit code 2 and made no mesh.*--no-such-option"):
+        evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", options=["--no-such-option"])
+
+
+def test_finished_folder_is_judged_without_a_program(program: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    made = evaluate_text_to_3d(program, PROMPTS, output, ["masked"])
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n\n".join(PROMPTS))
+    config = EvaluateTextTo3D(output, ("masked",), prompts, judge_only=True)
+    judged = evaluate_3d.run(config)
+    assert judged["masked"]["rows"] == made["masked"]["rows"]
+    assert (program.parent / "calls.txt").read_text().split() == ["opacity"]
+
+
+def test_colors_of_the_meshes_are_read_as_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "masked" / "a-brown-cube"
+    folder.mkdir(parents=True)
+    painted("cube", COLORS["brown"]).export(folder / "mesh.glb")
+    rates = {
+        space: evaluate_text_to_3d(None, ["a brown cube"], tmp_path, ["masked"], color_space=space)
+        for space in ("srgb", "linear")
+    }
+    assert rates["srgb"]["masked"]["color"]["rate"] == 1
+    assert rates["linear"]["masked"]["color"]["rate"] == 0
+
+
+def test_broken_mesh_counts_as_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "masked" / "a-red-cone"
+    folder.mkdir(parents=True)
+    (folder / "mesh.glb").write_bytes(b"no mesh at all")
+    table = evaluate_text_to_3d(None, ["a red cone"], tmp_path, ["masked"])
+    assert table["masked"]["missing"] == ["a red cone"]
+    assert table["masked"]["rows"][0]["problem"].startswith("unreadable mesh.glb")
+    assert table["masked"]["seconds_mean"] is None
+
+
+def test_vertex_colors_are_seen_beside_a_material(tmp_path: Path) -> None:
+    """As `nerf/surface.py` writes them; trimesh would show the material instead."""
+    folder = tmp_path / "masked" / "a-red-cube"
+    folder.mkdir(parents=True)
+
+    def with_material(tree: dict) -> None:
+        tree["materials"] = [{"pbrMetallicRoughness": {"roughnessFactor": 1.0}}]
+        tree["meshes"][0]["primitives"][0]["material"] = 0
+
+    scene = trimesh.Scene(painted("cube", COLORS["red"]))
+    (folder / "mesh.glb").write_bytes(scene.export(None, "glb", tree_postprocessor=with_material))
+    table = evaluate_text_to_3d(None, ["a red cube"], tmp_path, ["masked"], color_space="srgb")
+    assert table["masked"]["caption"]["rate"] == 1
+
+
+def test_prompts_are_spread_evenly() -> None:
+    prompts = evaluate_3d.evaluation_prompts()
+    targets = [evaluate_3d.target(prompt) for prompt in prompts]
+    assert len(set(prompts)) == 48
+    assert set(Counter(shape for shape, _ in targets).values()) == {4}
+    assert set(Counter(color for _, color in targets).values()) == {4}
+    assert prompts == evaluate_3d.evaluation_prompts()
+
+
+def test_wilson_interval_by_hand() -> None:
+    """36 of 48: center (0.75 + 0.0400) / 1.0800, and the textbook's bounds at 0 of 10."""
+    assert evaluate_3d.wilson(36, 48) == pytest.approx((0.6122, 0.8508), abs=5e-4)
+    assert evaluate_3d.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=5e-4)
+    assert evaluate_3d.wilson(10, 10)[1] == 1
+
+
+def test_targets_are_read_by_synonyms_too() -> None:
+    assert evaluate_3d.target("A scarlet donut!") == ("torus", "red")
+    assert evaluate_3d.slug("A scarlet donut!") == "a-scarlet-donut"
+    with pytest.raises(ValueError, match=r"'a red teapot' names the solids \[\]"):
+        evaluate_3d.target("a red teapot")
+    with pytest.raises(ValueError, match=r"the colors \['red', 'blue'\]"):
+        evaluate_3d.target("a red and blue cone")
+
+
+def test_contact_sheet_has_a_tile_for_each_row() -> None:
+    rows = [Row("a red cone", "cone", "red", "cone", "red")] * 13
+    mesh = painted("cone", COLORS["red"])
+    meshes: list[trimesh.Trimesh | None] = [mesh] * 12 + [None]
+    sheet = np.asarray(evaluate_3d.contact_sheet(rows, meshes, tile=40)).astype(int)
+    assert sheet.shape == (6 + 2 * (40 + 34), 6 + 12 * 46, 3)
+    red = (sheet[..., 0] > 120) & (sheet[..., 1] < 60)
+    assert red[6:46].any(axis=0).reshape(-1)[6:].reshape(12, 46).any(axis=1).all()
+    assert not red[80:120, 6:46].any()
+
+
+def test_program_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nerf").mkdir()
+    (tmp_path / "nerf" / "optimize.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_3d.find_program() == tmp_path / "nerf" / "optimize.py"
+    with pytest.raises(FileNotFoundError, match=r"nowhere.py not found.*--program"):
+        evaluate_3d.find_program(Path("nowhere.py"))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "variants", "message"),
+    [
+        (["a red cone"], ["blurred"], "variants are .'blurred'.; expected some of masked, plain"),
+        (["a red cone"], [], "variants are"),
+        ([], ["masked"], "prompts are empty"),
+        (["a house"], ["masked"], "'a house' names the solids"),
+    ],
+)
+def test_bad_settings_are_named(
+    prompts: list[str], variants: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_text_to_3d(None, prompts, tmp_path, variants)
+
+
+def test_missing_prompt_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"prompts: .* one prompt a line"):
+        evaluate_3d.read_prompts(tmp_path / "none.txt")
+
+
+def test_every_solid_and_color_is_a_target() -> None:
+    for shape in SHAPES:
+        for color in COLORS:
+            assert evaluate_3d.target(f"a {color} {shape}") == (shape, color)

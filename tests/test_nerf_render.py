@@ -1,0 +1,186 @@
+"""The renderer against numbers worked out by hand and against a dense reference."""
+
+import math
+
+import pytest
+import torch
+
+from cameras import random_views, rays, turntable
+
+from cameras import CameraSettings  # isort: skip
+from field import FieldSettings, Proportion, VoxelField, blob_field
+from render import (
+    Occupancy,
+    RenderSettings,
+    composite_samples,
+    march,
+    occupancy,
+    random_light,
+    render,
+    shaded,
+    studio_light,
+)
+
+
+def noisy_field(size: int = 12, seed: int = 0) -> VoxelField:
+    generator = torch.Generator().manual_seed(seed)
+    density = 4 * torch.randn(1, 1, size, size, size, generator=generator) - 2
+    color = torch.randn(1, 3, 4, 4, 4, generator=generator)
+    return VoxelField(density, color, FieldSettings(smoothing=1, mirror="none"))
+
+
+def everywhere(field: VoxelField) -> Occupancy:
+    density = field.volume().density().detach()
+    return Occupancy(density, torch.ones_like(density, dtype=torch.bool), 1.0)
+
+
+def test_two_samples_by_hand() -> None:
+    """Thickness ln 2 each: the first takes a half, the second a half of the rest."""
+    density = torch.full((2,), math.log(2) / 0.5)
+    values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 5.0]])
+    sums, opacity = composite_samples(density, values, torch.tensor([1, 1]), 3, 0.5)
+    assert torch.allclose(opacity, torch.tensor([0.0, 0.75, 0.0]))
+    assert torch.allclose(sums[:, 1], torch.tensor([0.5, 0.25, 1.5 + 1.25]))
+    assert (sums[:, [0, 2]] == 0).all()
+
+
+def test_rays_do_not_shade_each_other() -> None:
+    density = torch.tensor([1e4, 2.0, 1e4, 3.0])
+    ray = torch.tensor([0, 1, 1, 3])
+    _, opacity = composite_samples(density, torch.zeros(1, 4), ray, 4, 0.1)
+    expected = torch.tensor([1.0, 1.0, 0.0, 1 - math.exp(-0.3)])
+    assert torch.allclose(opacity, expected, atol=1e-6)
+
+
+def test_composite_gradients() -> None:
+    density = torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    values = torch.rand(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ray = torch.tensor([0, 0, 0, 2])
+    assert torch.autograd.gradcheck(
+        lambda d, v: composite_samples(d, v, ray, 3, 0.5), (density, values.requires_grad_())
+    )
+
+
+def test_occupied_only_is_dense() -> None:
+    """Skipping what is empty or hidden changes nothing that can be seen."""
+    field = noisy_field()
+    volume = field.volume(2.0)
+    cameras = turntable(3, elevation=25.0)
+    full = Occupancy(volume.density().detach(), everywhere(field).occupied, 1.0)
+    space = occupancy(volume.density(), 0.05, threshold=1e-4, margin=0.2)
+    assert space.occupied.float().mean() < 0.8
+    dense = render(volume, cameras, 16, full, 0.05, hidden_below=0.0)
+    sparse = render(volume, cameras, 16, space, 0.05, hidden_below=1e-4)
+    for one, other in zip(dense[:2], sparse[:2], strict=True):
+        assert (one - other).abs().max() < 5e-3
+    assert dense.opacity.amax() > 0.5 > dense.opacity.amin()
+
+
+def test_gradients_of_occupied_only_are_those_of_dense() -> None:
+    gradients = []
+    for sparse in (False, True):
+        field = noisy_field()
+        volume = field.volume(2.0)
+        space = (
+            occupancy(volume.density(), 0.05, threshold=1e-5, margin=0.2)
+            if sparse
+            else Occupancy(volume.density().detach(), everywhere(field).occupied, 1.0)
+        )
+        rendering = render(volume, turntable(2), 16, space, 0.05, hidden_below=1e-5)
+        weight = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        (rendering.color * weight).sum().backward()
+        gradients.append((field.density.grad, field.color.grad))
+    for dense, sparse in zip(*gradients, strict=True):
+        assert (dense - sparse).norm() < 0.02 * dense.norm()
+
+
+def test_samples_stay_in_the_ball_and_in_order() -> None:
+    space = everywhere(noisy_field())
+    origins, directions = rays(turntable(2), 12)
+    samples = march(origins, directions, space, 0.1, 0.0, torch.Generator().manual_seed(0))
+    assert samples.points.norm(dim=1).max() <= 1 + 1e-5
+    assert (samples.ray.diff() >= 0).all()
+    same = samples.ray.diff() == 0
+    assert torch.allclose(samples.distance.diff()[same], torch.tensor(0.1), atol=1e-5)
+    straight = origins[samples.ray] + directions[samples.ray] * samples.distance[:, None]
+    assert torch.allclose(straight, samples.points, atol=1e-5)
+
+
+def test_jitter_moves_samples_and_repeats_with_the_seed() -> None:
+    space = everywhere(noisy_field())
+    bundle = rays(turntable(1), 8)
+    first, again, other = (
+        march(*bundle, space, 0.1, 0.0, torch.Generator().manual_seed(s)) for s in (0, 0, 1)
+    )
+    assert torch.equal(first.distance, again.distance)
+    assert len(first.ray) != len(other.ray) or not torch.equal(first.distance, other.distance)
+
+
+def test_a_solid_ball_looks_like_one() -> None:
+    """Silhouette, depth and normals of a ball of radius 0.5, from its geometry."""
+    settings = FieldSettings(density_sizes=(64,), color_sizes=(2,), smoothing=0, max_density=100.0)
+    ball = blob_field(Proportion(0.5, 0.5, 0.5), torch.tensor([0.8, 0.2, 0.1]), settings)
+    volume, cameras = ball.volume(30.0), turntable(2, elevation=0.0, radius=3.2)
+    space = occupancy(volume.density(), 0.01)
+    picture = render(volume, cameras, 65, space, 0.01)
+    half_angle = math.asin(0.5 / 3.2)
+    share = math.pi * (math.tan(half_angle) / math.tan(math.radians(20))) ** 2 / 4
+    assert picture.opacity.mean().item() == pytest.approx(share, rel=0.05)
+    middle = picture.depth[0, 0, 32, 32] / picture.opacity[0, 0, 32, 32]
+    assert middle.item() == pytest.approx(2.7, abs=0.03)
+    assert torch.allclose(picture.color[0, :, 32, 32], torch.tensor([0.8, 0.2, 0.1]), atol=0.02)
+    assert torch.allclose(picture.normal[0, :, 32, 32], torch.tensor([0.0, 0.0, 1.0]), atol=0.05)
+    assert torch.allclose(picture.normal[1, :, 32, 32], torch.tensor([0.0, 0.0, -1.0]), atol=0.05)
+    column = picture.opacity[0, 0, :, 32] > 0.5
+    top = int(column.nonzero()[0])
+    assert picture.normal[0, 1, top + 1, 32] / picture.opacity[0, 0, top + 1, 32] > 0.7  # up
+
+
+def test_opacity_pulls_density_up() -> None:
+    field = noisy_field()
+    volume = field.volume()
+    rendering = render(volume, turntable(2), 12, occupancy(volume.density(), 0.05), 0.05)
+    rendering.opacity.sum().backward()
+    assert (field.density.grad >= -1e-6).all() and field.density.grad.max() > 0.01
+    assert field.color.grad is None or not field.color.grad.any()
+
+
+def test_empty_space_is_transparent() -> None:
+    field = noisy_field()
+    field.density.data.fill_(-6.0)
+    volume = field.volume(4.0)
+    space = occupancy(volume.density(), 0.05)
+    assert not space.occupied.any()
+    rendering = render(volume, turntable(2), 8, space, 0.05)
+    assert rendering.opacity.abs().max() == 0
+
+
+def test_occupancy_is_dilated_by_a_length() -> None:
+    density = torch.zeros(21, 21, 21)
+    density[10, 10, 10] = 100.0
+    space = occupancy(density, 0.05, margin=0.2)  # two voxels of 0.1
+    assert space.occupied.sum() == 5**3
+    assert space.radius == pytest.approx(0.2 * 3**0.5 + 3**0.5 / 20)
+
+
+def test_lamp_from_the_front_and_from_behind() -> None:
+    settings = FieldSettings(density_sizes=(24,), color_sizes=(2,))
+    ball = blob_field(Proportion(), torch.full((3,), 0.5), settings)
+    volume = ball.volume(4.0)
+    picture = render(volume, turntable(1), 17, occupancy(volume.density(), 0.05), 0.05)
+    ambient = torch.tensor([0.4])
+    front = shaded(picture, turntable(1).position, ambient)[0, :, 8, 8]
+    behind = shaded(picture, -turntable(1).position, ambient)[0, :, 8, 8]
+    assert torch.allclose(front, picture.color[0, :, 8, 8], rtol=0.02)
+    assert torch.allclose(behind, 0.4 * picture.color[0, :, 8, 8], rtol=1e-4)
+
+
+def test_lights_follow_their_cameras() -> None:
+    cameras = random_views(200, CameraSettings(), torch.Generator().manual_seed(0))
+    settings = RenderSettings(ambient=(0.3, 0.6))
+    lamp, ambient = random_light(cameras, settings, torch.Generator().manual_seed(0))
+    facing = (lamp * cameras.rotation[:, :, 2]).sum(dim=1)
+    assert facing.mean().item() == pytest.approx(1.0, abs=0.15)
+    assert ambient.min() >= 0.3 and ambient.max() <= 0.6
+    lamp, _ = studio_light(cameras)
+    assert ((lamp * cameras.rotation[:, :, 1]).sum(dim=1) > 0.5).all()
