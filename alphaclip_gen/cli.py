@@ -1,11 +1,11 @@
-"""The command line: alphaclip-gen score | demo | evaluate-mini | evaluate-text-to-3d."""
+"""Region focus for generative models."""
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -140,25 +140,37 @@ def _pixels(text: str, name: str, size: tuple[int, int]) -> list[float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; user errors end with exit code 2 and one clear line."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    from .demo import Demo, demo
-    from .mini.evaluate import EvaluateMini, evaluate_mini
-
-    commands = {"score": Score, "demo": Demo, "evaluate": _evaluations(EvaluateMini)}
-    runs = {Score: score, Demo: demo, EvaluateMini: evaluate_mini}
-    config = tyro.extras.subcommand_cli_from_dict(commands, args=arguments)
-    console = Console()
+    program, config = _read(arguments)
     try:
-        run = runs.get(type(config))
-        if run is not None:
-            run(config, console)
-        else:
-            from .evaluate_3d import run as evaluate
-
-            evaluate(config)
+        program(config, Console())
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
-def _evaluations(mini: type) -> type:
-    return mini
+def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], object], Any]:
+    """The chosen program and its settings."""
+    from .demo import Demo, demo
+    from .evaluate_3d import EvaluateTextTo3D, run
+    from .mini.evaluate import EvaluateMini, evaluate_mini
+
+    programs: dict[type, Callable[[Any, Console], object]] = {
+        Score: score,
+        Demo: demo,
+        EvaluateMini: evaluate_mini,
+        EvaluateTextTo3D: lambda config, console: run(config),
+    }
+    named = tyro.conf.subcommand
+    evaluations = (
+        Annotated[EvaluateMini, named("mini")] | Annotated[EvaluateTextTo3D, named("text-to-3d")]
+    )
+    commands = (
+        Annotated[Score, named("score")]
+        | Annotated[Demo, named("demo")]
+        | Annotated[evaluations, named("evaluate", description="Measure against held-out data.")]
+    )
+    config = tyro.cli(commands, args=arguments, prog="alphaclip-gen", description=__doc__)
+    return programs[type(config)], config

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +54,7 @@ class RegionEncoder:
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | os.PathLike = "mini", device: str | torch.device = "cpu"
-    ) -> Self:
+    ) -> "RegionEncoder":
         """The encoder of a shipped name or of a folder that transformers saved.
 
         Raises:

@@ -5,6 +5,8 @@ so zeros mean "attend everywhere": pipelines that build an unconditional picture
 keep their meaning. Source: Alpha-CLIP, arXiv 2312.03818, and its published code.
 """
 
+from typing import no_type_check
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,12 +80,14 @@ class AlphaCLIPVisionEmbeddings(CLIPVisionEmbeddings):
         return torch.cat([tokens[:, :1], tokens[:, 1:] + patches], dim=1)
 
 
+@no_type_check  # transformers makes it a dataclass that takes more than its fields
 class AlphaCLIPVisionConfig(CLIPVisionConfig):
     """CLIP's vision configuration under Alpha-CLIP's name."""
 
     model_type = "alpha_clip_vision_model"
 
 
+@no_type_check
 class AlphaCLIPConfig(CLIPConfig):
     """CLIP's configuration with an Alpha-CLIP vision tower."""
 

@@ -36,7 +36,7 @@ class FieldSettings:
     mirror: Mirror = "xz"
     """Mirror symmetry: none, left-right ("x"), or left-right and front-back ("xz")."""
     max_density: float = 30.0
-    sharpness: Ramp = Ramp(2.0, 4.0, 0.2, 1.0)
+    sharpness: Ramp = Ramp(2.0, 6.0, 0.2, 1.0)
     limit: float = 6.0
     """Logits stay within plus or minus this, so that nothing is out of the gradient's reach."""
 

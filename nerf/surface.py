@@ -16,7 +16,7 @@ from torch import Tensor
 
 from field import Volume
 
-LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MATERIAL = {
     "name": "vertex colors",
     "pbrMetallicRoughness": {
@@ -54,7 +54,7 @@ def extract(volume: Volume, smallest_part: float = 0.05) -> trimesh.Trimesh:
 def automatic_level(density: Float[Tensor, "depth height width"]) -> float:
     """The density whose hard surface looks most like the soft field.
 
-    Of nine fractions of the largest density: the one whose silhouettes along the three axes best
+    Of eleven fractions of the largest density: the one whose silhouettes along the three axes best
     overlap (intersection over union) where the field is at least half opaque.
 
     Raises:

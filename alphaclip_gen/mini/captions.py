@@ -68,7 +68,7 @@ def caption(shape: str | None = None, color: str | None = None) -> str:
 
 
 def all_captions() -> list[str]:
-    """Every "a {color} {shape}", solid by solid: index = shape index * len(COLORS) + color index."""
+    """Every "a {color} {shape}", at shape index * len(COLORS) + color index."""
     return [caption(shape, color) for shape in SHAPES for color in COLORS]
 
 

@@ -6,6 +6,7 @@ distances, which gives the half-way shapes that mini is trained on.
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -120,7 +121,9 @@ def build_bank(
     names = list(SHAPES)
     jobs = [(i, i, views) for i in range(len(names))]
     jobs += [(i, j, blends) for i, j in itertools.combinations(range(len(names)), 2) if blends]
-    parts = [_trace_views(names[i], names[j], count, side, rippled, generator) for i, j, count in jobs]
+    parts = [
+        _trace_views(names[i], names[j], count, side, rippled, generator) for i, j, count in jobs
+    ]
     weights = []
     for (i, j, count), (_, _, blend) in zip(jobs, parts, strict=True):
         row = torch.zeros(count, len(names))
@@ -134,7 +137,6 @@ def build_bank(
     )
 
 
-@torch.no_grad()
 def _trace_views(
     first: str, second: str, count: int, side: int, rippled: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -142,25 +144,54 @@ def _trace_views(
     blend = torch.rand(count, generator=generator) if first != second else torch.zeros(count)
     turn = random_views(count, generator)
     distance = 2.8 + 2 * torch.rand(count, generator=generator)
-    stretch = (0.84 + 0.32 * torch.rand(count, 1, generator=generator)).expand(-1, side * side)
+    stretch = 0.84 + 0.32 * torch.rand(count, generator=generator)
     ripple = _ripple(count, rippled, generator)
-
-    def surface(points: Tensor, rows: Tensor) -> Tensor:
-        value = solid_distance(first, points, stretch[rows])
-        if first != second:
-            other = solid_distance(second, points, stretch[rows])
-            value = torch.lerp(value, other, blend[rows, None])
-        amplitude, waves, phases = (part[rows] for part in ripple)
-        if not amplitude.any():
-            return value
-        return value + amplitude * torch.sin(points @ waves.mT + phases).mean(-1)
-
     normals, coverage = [], []
     for rows in torch.arange(count).split(32):
-        one = _trace(lambda p, r=rows: surface(p, r), turn[rows], distance[rows], side)
-        normals.append((one[0] * 127).round().to(torch.int8))
-        coverage.append((one[1] * 255).round().to(torch.uint8))
+        some = tuple(part[rows] for part in ripple)
+        traced = trace_blend(
+            first, second, blend[rows], turn[rows], distance[rows], stretch[rows], side, some
+        )
+        normals.append((traced[0] * 127).round().to(torch.int8))
+        coverage.append((traced[1] * 255).round().to(torch.uint8))
     return torch.cat(normals), torch.cat(coverage), blend
+
+
+@torch.no_grad()
+def trace_blend(
+    first: str,
+    second: str,
+    blend: Float[Tensor, " count"],
+    turn: Float[Tensor, "count 3 3"],
+    distance: Float[Tensor, " count"],
+    stretch: Float[Tensor, " count"],
+    side: int = 64,
+    ripple: tuple[Tensor, ...] | None = None,
+) -> tuple[Float[Tensor, "count 3 side side"], Float[Tensor, "count side side"]]:
+    """Unit normals in the camera's frame and antialiased coverage of blends of two solids.
+
+    Args:
+        first: the solid at blend 0.
+        second: the solid at blend 1.
+        blend: where between the two.
+        turn: world-to-camera rotations (see `random_views`).
+        distance: of the camera from the solid's center, in scene units.
+        stretch: see `solid_distance`.
+        side: sprite height and width in pixels.
+        ripple: amplitudes (count, 1), wave vectors (count, waves, 3) and phases (count, 1, waves).
+    """
+    stretch = stretch[:, None].expand(-1, side * side)
+
+    def surface(points: Tensor) -> Tensor:
+        value = solid_distance(first, points, stretch)
+        if first != second:
+            value = torch.lerp(value, solid_distance(second, points, stretch), blend[:, None])
+        if ripple is None or not ripple[0].any():
+            return value
+        amplitude, waves, phases = ripple
+        return value + amplitude * torch.sin(points @ waves.mT + phases).mean(-1)
+
+    return _trace(surface, turn, distance, side)
 
 
 def random_views(count: int, generator: torch.Generator) -> Float[Tensor, "count 3 3"]:
@@ -192,7 +223,13 @@ def _ripple(
     return amplitude, waves, 2 * math.pi * torch.rand(count, 1, 4, generator=generator)
 
 
-def _trace(surface, turn: Tensor, distance: Tensor, side: int, steps: int = 24):
+def _trace(
+    surface: Callable[[Tensor], Tensor],
+    turn: Tensor,
+    distance: Tensor,
+    side: int,
+    steps: int = 24,
+) -> tuple[Tensor, Tensor]:
     """Normals (n, 3, side, side) and coverage (n, side, side) by sphere tracing."""
     count = len(turn)
     line = (torch.arange(side) + 0.5) / side * 2 - 1

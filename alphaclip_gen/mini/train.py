@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ..vision import AlphaCLIPModel, pixel_values
-from .captions import COLORS, SHAPES, say, say_scene
+from .captions import COLORS, SHAPES, all_captions, say, say_scene
 from .model import new_model, new_tokenizer
 from .solids import SpriteBank, build_bank
 from .world import PLAIN, Scenes, Style, render_scenes
@@ -51,7 +51,7 @@ class Config:
     output: Path = Path("runs/mini")
     seed: int = 0
     steps: int = 3000
-    adversarial_steps: int = 500
+    adversarial_steps: int = 400
     radius: float = 1.5
     examples: int = 150
     ease: float = 0.4
@@ -95,14 +95,18 @@ def main(config: Config) -> None:
         if step % 20 == 0:
             log.write(step=step, **figures)
         if step % 400 == 399:
-            log.write(step=step, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1))
+            log.write(
+                step=step, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1)
+            )
         if step == config.steps - config.adversarial_steps - 1:
             save(average.module, tokenizer, config.output / "before-adversarial")
         if time.monotonic() - saved > 60 * config.save_minutes:
             _save_checkpoint(checkpoint, step + 1, model, average, optimizer)
             saved = time.monotonic()
     save(average.module, tokenizer, config.output / "mini")
-    log.write(step=config.steps, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1))
+    log.write(
+        step=config.steps, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1)
+    )
 
 
 def train_step(
@@ -149,8 +153,8 @@ def lesson(progress: float) -> tuple[Style, float]:
 
     From one plain solid to the full mix at progress 1: shapes are learned far sooner this way.
     """
-    full, share = Style(), min(max((progress - 0.2) / 0.8, 0), 1)
-    most = 1 + sum(progress >= start for start in (0.2, 0.4, 0.6))
+    full, share = Style(), min(max((progress - 0.4) / 0.6, 0), 1)
+    most = 1 + sum(progress >= start for start in (0.33, 0.5, 0.67))
     style = Style(
         objects=(1, most),
         named=1 - (1 - full.named) * share,
@@ -231,7 +235,10 @@ def _span(line: Tensor, axis: int) -> Tensor:
 
 
 def contrast(
-    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, examples: Examples, rng: random.Random
+    model: AlphaCLIPModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Examples,
+    rng: random.Random,
 ) -> tuple[Tensor, float]:
     """Cross-entropy of regions against all captions, solids alone and colors alone; and of scenes.
 
@@ -248,7 +255,7 @@ def contrast(
     ends = pairs, pairs + len(_SHAPES), pairs + len(_SHAPES) + len(_COLORS)
     grid = examples.joint.view(single, len(_SHAPES), len(_COLORS))
     loss = F.cross_entropy(logits[:single, :pairs], examples.joint)
-    loss = loss + 0.6 * F.cross_entropy(logits[:single, ends[0] : ends[1]], grid.sum(2))
+    loss = loss + F.cross_entropy(logits[:single, ends[0] : ends[1]], grid.sum(2))
     loss = loss + 0.3 * F.cross_entropy(logits[:single, ends[1] : ends[2]], grid.sum(1))
     if examples.scene_captions:
         candidates = torch.cat([logits[single:, ends[2] :], logits[single:, :pairs]], dim=1)
@@ -266,7 +273,7 @@ def perturb(
     radius: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """The pictures moved by one normalized gradient step toward a wrong reading, within `radius`."""
+    """The pictures moved one gradient step toward a wrong reading, at most `radius` far."""
     count = len(examples.image)
     noise = torch.randn(examples.image.shape, generator=generator)
     start = examples.image + _unit(noise) * 0.3 * radius
@@ -301,11 +308,9 @@ def embed_texts(
 
 @torch.no_grad()
 def quick_accuracy(
-    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, seed: int
+    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, seed: int = 1_000_003
 ) -> dict[str, float]:
     """Top-1 among all captions on held-out plain scenes, with the alpha and with all-one alpha."""
-    from .captions import all_captions
-
     generator = torch.Generator().manual_seed(seed)
     bank = build_bank(generator, views=24, blends=0, rippled=0.0)
     scenes = render_scenes(bank, 128, generator, PLAIN)

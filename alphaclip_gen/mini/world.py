@@ -291,14 +291,14 @@ def _backgrounds(dice: _Dice, count: int, size: int) -> Tensor:
     return torch.lerp(first, second, mixes[kind, torch.arange(count)])
 
 
-def _degrade(
-    dice: _Dice, image: Tensor, visible: Tensor, style: Style
-) -> tuple[Tensor, Tensor]:
+def _degrade(dice: _Dice, image: Tensor, visible: Tensor, style: Style) -> tuple[Tensor, Tensor]:
     """Some pictures blurred together with their alphas, some with pixel noise."""
     both = torch.cat([image, visible], dim=1)
     sigma = float(dice.uniform(0.4, 1.6, 1))
     blurred = gaussian_blur(both, [7, 7], [sigma, sigma])
     both = torch.where(dice.chance(style.rough, len(image), 1, 1, 1), blurred, both)
     image, visible = both[:, :3], both[:, 3:]
-    noise = dice.chance(style.rough, len(image), 1, 1, 1) * dice.uniform(0, 0.06, len(image), 1, 1, 1)
+    noise = dice.chance(style.rough, len(image), 1, 1, 1) * dice.uniform(
+        0, 0.06, len(image), 1, 1, 1
+    )
     return image + noise * dice.normal(*image.shape), visible

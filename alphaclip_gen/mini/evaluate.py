@@ -1,0 +1,195 @@
+"""What mini sees in scenes that it was not trained on, and how smoothly its similarity moves.
+
+Scenes come from sprites traced with another seed: fresh views, proportions, colors, backgrounds.
+"""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ..encoder import RegionEncoder
+from .captions import COLORS, SHAPES, all_captions
+from .solids import build_bank, random_views, trace_blend
+from .world import PLAIN, Scenes, render_scenes
+
+
+@dataclass(frozen=True)
+class EvaluateMini:
+    """How often mini names the region of a held-out scene, with its alpha and without."""
+
+    scenes: int = 400
+    """Held-out scenes of two to four solids; every visible solid is one question."""
+    lines: int = 100
+    """Straight lines between random pairs of captions, for smoothness."""
+    seed: int = 1_000_001
+    """Of the scenes; training uses 0."""
+    model: str = "mini"
+    """mini, or a folder that training wrote."""
+    output: Path | None = None
+    """Folder for mini.json and mini.md."""
+
+
+def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
+    """Prints, and if asked writes, the table; returns what mini.json holds."""
+    encoder = RegionEncoder.from_pretrained(config.model)
+    generator = torch.Generator().manual_seed(config.seed)
+    bank = build_bank(generator, views=48, blends=0, rippled=0.0)
+    scenes = render_scenes(bank, config.scenes, generator, PLAIN)
+    result = {
+        "model": config.model,
+        "seed": config.seed,
+        "accuracy": region_accuracy(encoder, scenes),
+        "smoothness": smoothness(encoder, config.lines, generator),
+    }
+    console.print(_table(result))
+    if config.output:
+        config.output.mkdir(parents=True, exist_ok=True)
+        (config.output / "mini.json").write_text(json.dumps(result, indent=1) + "\n")
+        (config.output / "mini.md").write_text(_markdown(result))
+    return result
+
+
+def region_accuracy(encoder: RegionEncoder, scenes: Scenes) -> dict:
+    """Top-1 of every visible object among all captions: with its alpha, and with all ones."""
+    scene, slot = scenes.present.nonzero().T
+    truth = _truth(scenes, scene, slot)
+    image, alpha = scenes.image[scene], scenes.visible[scene, slot, None]
+    text = encoder.embed_texts(all_captions())
+    number = scenes.present.sum(1).long()[scene]
+    named = {
+        "alpha": (_embed(encoder, image, alpha) @ text.T).argmax(1),
+        "ones": (_embed(encoder, image, torch.ones_like(alpha)) @ text.T).argmax(1),
+    }
+    table: dict = {"questions": len(truth), "captions": len(text)}
+    for kind, guess in named.items():
+        table[kind] = {**_rates(guess, truth), "by_objects": {}}
+        for objects in sorted(set(number.tolist())):
+            right = (guess == truth)[number == objects]
+            table[kind]["by_objects"][objects] = round(right.float().mean().item(), 4)
+    return table
+
+
+def smoothness(encoder: RegionEncoder, lines: int, generator: torch.Generator) -> dict:
+    """How steadily similarity to a caption rises on the straight line toward it.
+
+    A line goes from one random caption to another: the solid is morphed and the color mixed in
+    eleven even steps, seen from one side. Counted are the steps on which the similarity to the
+    goal rises, and by how much it falls below its own running maximum at worst.
+    """
+    names, captions = list(SHAPES), all_captions()
+    text = encoder.embed_texts(captions)
+    colors = torch.tensor(list(COLORS.values()))
+    rising, drops, ranks = [], [], []
+    for _ in range(lines):
+        start, goal = torch.randperm(len(captions), generator=generator)[:2].tolist()
+        image, alpha = _line(
+            names[start // len(colors)],
+            names[goal // len(colors)],
+            colors[[start % len(colors), goal % len(colors)]],
+            generator,
+        )
+        similarity = _embed(encoder, image, alpha) @ text[goal]
+        rising.append((similarity.diff() > 0).float().mean().item())
+        drops.append((similarity.cummax(0).values - similarity).max().item())
+        ranks.append(_rank_correlation(similarity))
+    return {
+        "lines": lines,
+        "steps_rising": round(statistics.mean(rising), 4),
+        "rank_correlation": round(statistics.mean(ranks), 4),
+        "worst_drop_mean": round(statistics.mean(drops), 4),
+    }
+
+
+def _line(
+    first: str, second: str, ends: Float[Tensor, "2 3"], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Eleven pictures and alphas from the first solid and color to the second."""
+    steps = torch.linspace(0, 1, 11)
+    same = torch.ones(len(steps))
+    turn = random_views(1, generator).expand(len(steps), -1, -1)
+    normals, coverage = trace_blend(first, second, steps, turn, 3.4 * same, same)
+    light = torch.tensor([0.35, 0.55, 0.76]).view(1, 3, 1, 1)
+    facing = (normals * light).sum(1, keepdim=True).clamp(min=0)
+    color = torch.lerp(ends[0], ends[1], steps[:, None])[..., None, None]
+    alpha = coverage[:, None]
+    return torch.lerp(torch.full_like(normals, 0.6), color * (0.6 + 0.45 * facing), alpha).clamp(
+        0, 1
+    ), alpha
+
+
+def _rank_correlation(values: Tensor) -> float:
+    """Spearman's, of values against their order."""
+    ranks = values.argsort().argsort().float()
+    order = torch.arange(len(values), dtype=torch.float)
+    return torch.corrcoef(torch.stack([ranks, order]))[0, 1].item()
+
+
+@torch.no_grad()
+def _embed(encoder: RegionEncoder, image: Tensor, alpha: Tensor) -> Tensor:
+    parts = zip(image.split(256), alpha.split(256), strict=True)
+    return torch.cat([encoder.embed(one, region) for one, region in parts])
+
+
+def _truth(scenes: Scenes, scene: Tensor, slot: Tensor) -> Int[Tensor, " questions"]:
+    shape = scenes.shape_weights[scene, slot].argmax(1)
+    return shape * len(COLORS) + scenes.color_weights[scene, slot].argmax(1)
+
+
+def _rates(guess: Tensor, truth: Tensor) -> dict:
+    colors = len(COLORS)
+    right = {
+        "top1": guess == truth,
+        "shape": guess // colors == truth // colors,
+        "color": guess % colors == truth % colors,
+    }
+    rates = {name: round(hit.float().mean().item(), 4) for name, hit in right.items()}
+    spread = 1.96 * math.sqrt(rates["top1"] * (1 - rates["top1"]) / len(truth))
+    return {**rates, "top1_95": round(spread, 4)}
+
+
+def _rows(result: dict) -> list[tuple[str, ...]]:
+    table = result["accuracy"]
+    rows = []
+    for kind, label in (("alpha", "alpha on the object"), ("ones", "all-one alpha")):
+        part = table[kind]
+        rates = [f"{part[key]:.3f}" for key in ("top1", "shape", "color")]
+        rates[0] += f" ± {part['top1_95']:.3f}"
+        rows.append((label, *rates, *(f"{v:.3f}" for v in part["by_objects"].values())))
+    return rows
+
+
+def _heads(result: dict) -> tuple[str, ...]:
+    numbers = [f"{n} seen" for n in result["accuracy"]["alpha"]["by_objects"]]
+    return ("", "top-1", "shape", "color", *numbers)
+
+
+def _note(result: dict) -> str:
+    table, smooth = result["accuracy"], result["smoothness"]
+    return (
+        f"{table['questions']} held-out objects among {table['captions']} captions, seed "
+        f"{result['seed']}. On {smooth['lines']} straight lines between captions the similarity "
+        f"to the goal rises on {smooth['steps_rising']:.1%} of the steps (rank correlation "
+        f"{smooth['rank_correlation']:.3f}, worst fall {smooth['worst_drop_mean']:.3f})."
+    )
+
+
+def _table(result: dict) -> Table:
+    table = Table(*_heads(result), title=f"{result['model']}, held out", caption=_note(result))
+    for row in _rows(result):
+        table.add_row(*row)
+    return table
+
+
+def _markdown(result: dict) -> str:
+    heads = _heads(result)
+    lines = [heads, ("---",) * len(heads), *_rows(result)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{body}\n\n{_note(result)}\n"

@@ -1,0 +1,121 @@
+"""The command line on the shipped mini: tables, figures, and every bad input's one clear line."""
+
+import pytest
+import torch
+from PIL import Image
+
+from alphaclip_gen.cli import main
+from alphaclip_gen.demo import name_regions
+from alphaclip_gen.mini.solids import build_bank
+from alphaclip_gen.mini.world import PLAIN, render_scenes
+from alphaclip_gen.show import figure, fit, lit_region, to_pil
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A scene of two solids: its picture file, the masks' files, and a box around the first."""
+    generator = torch.Generator().manual_seed(11)
+    scenes = render_scenes(build_bank(generator, 4, 0, 0.0, 64), 8, generator, PLAIN, size=96)
+    row = int((scenes.present.sum(1) == 2).nonzero()[0])
+    slots = scenes.present[row].nonzero()[:, 0].tolist()
+    folder = tmp_path_factory.mktemp("scene")
+    to_pil(scenes.image[row : row + 1]).save(folder / "scene.png")
+    for number, slot in enumerate(slots):
+        mask = (scenes.visible[row, slot] * 255).byte().numpy()
+        Image.fromarray(mask).save(folder / f"mask{number}.png")
+    rows, columns = (scenes.visible[row, slots[0]] > 0.5).nonzero().T
+    box = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+    return folder, ",".join(map(str, box))
+
+
+def test_score_prints_a_row_for_each_region_and_saves_a_figure(scene, capsys, tmp_path):
+    folder, box = scene
+    saved = tmp_path / "figure.png"
+    regions = [
+        "--box",
+        box,
+        "--mask",
+        str(folder / "mask0.png"),
+        "--mask",
+        str(folder / "mask1.png"),
+    ]
+    main(["score", str(folder / "scene.png"), *regions, "--top", "2", "--save", str(saved)])
+    printed = capsys.readouterr().out
+    for name in ("scene.png, 96 x 96, mini", "whole picture", f"box {box}", "mask1.png"):
+        assert name in printed
+    assert Image.open(saved).width == 4 * (224 + 10) + 10
+
+
+def test_score_chooses_among_the_given_texts(scene, capsys):
+    folder, _ = scene
+    main(["score", str(folder / "scene.png"), "--texts", "a cat, a dog", "--point", "0.5,0.5"])
+    captured = capsys.readouterr()
+    assert "a cat" in captured.out and "a dog" in captured.out
+    assert "point 0.5,0.5" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--box", "1,2,3"], "box is '1,2,3'; expected numbers as left,top,right,bottom"),
+        (["--box", "50,10,20,40"], "has no area"),
+        (["--box", "10,10,200,40"], "leaves the picture"),
+        (["--point", "a,b"], "point is 'a,b'; expected numbers as x,y"),
+        (["--point", "300,5"], "outside the picture"),
+        (["--stroke", "5,5 400,6"], "outside the picture"),
+        (["--mask", "missing.png"], "no picture file at 'missing.png'"),
+        (["--texts", "a red cone,,a cube"], "expected texts separated by commas"),
+        (["--top", "0"], "top is 0; expected 1 or more"),
+        (["--radius", "0", "--point", "5,5"], "radius is 0.0"),
+        (["--model", "nowhere", "--texts", "a"], "guidance model 'nowhere' is neither"),
+        (["--model", "nowhere"], "guidance model 'nowhere' is neither"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(scene, capsys, arguments, message):
+    folder, _ = scene
+    with pytest.raises(SystemExit) as stop:
+        main(["score", str(folder / "scene.png"), *arguments])
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert message in captured.err and captured.err.startswith("error: ")
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_unreadable_pictures(tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    for name, message in (("broken.png", "as a picture"), ("none.png", "no picture file")):
+        with pytest.raises(SystemExit):
+            main(["score", str(tmp_path / name)])
+        assert message in capsys.readouterr().err
+
+
+def test_evaluate_mini_writes_what_it_prints(tmp_path, capsys):
+    main(["evaluate", "mini", "--scenes", "8", "--lines", "2", "--output", str(tmp_path)])
+    assert "alpha on the object" in capsys.readouterr().out
+    assert "| all-one alpha |" in (tmp_path / "mini.md").read_text()
+
+
+# Pictures
+
+
+def test_demo_names_the_regions_of_a_scene(tmp_path):
+    path = name_regions(tmp_path, seed=3, size=96)
+    assert Image.open(path).width > Image.open(path).height
+    assert Image.open(tmp_path / "scene.png").size == (96, 96)
+
+
+def test_lit_region_keeps_the_region_and_drains_the_rest():
+    image = torch.tensor([0.8, 0.2, 0.1]).view(1, 3, 1, 1).expand(1, 3, 4, 8)
+    alpha = torch.zeros(1, 1, 4, 8)
+    alpha[..., :4] = 1
+    lit = lit_region(image, alpha)
+    assert lit.getpixel((1, 1)) == (204, 51, 26)
+    assert len(set(lit.getpixel((6, 1)))) == 1
+
+
+def test_figures_fit_wide_pictures_and_wrap_into_rows():
+    wide = Image.new("RGB", (100, 50), (255, 0, 0))
+    assert fit(wide, 40).getpixel((20, 5)) == (255, 255, 255)
+    assert fit(wide, 40).getpixel((20, 20)) == (255, 0, 0)
+    sheet = figure([wide] * 3, [["a"], ["b", "c"], ["d"]], tile=40, columns=2)
+    assert sheet.size == (2 * 50 + 10, 2 * (40 + 36 + 20) + 10)
