@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,13 +67,21 @@ class RegionEncoder:
                 f"({', '.join(EMBEDDED)}) nor a folder with config.json, model.safetensors and a "
                 f"tokenizer, as save_pretrained() writes them."
             )
-        model, report = AlphaCLIPModel.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
-        )
+        try:
+            model, report = cast(
+                tuple[AlphaCLIPModel, dict],
+                AlphaCLIPModel.from_pretrained(
+                    folder, dtype=torch.float32, output_loading_info=True
+                ),
+            )
+        except RuntimeError as error:  # transformers' word for weights of another shape
+            raise ValueError(f"{folder} does not hold an Alpha-CLIP with a text tower.") from error
         wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys")}
         if any(wrong.values()):
             raise ValueError(f"{folder} does not hold an Alpha-CLIP with a text tower: {wrong}.")
-        return cls(model.to(device), AutoTokenizer.from_pretrained(folder))
+        module: torch.nn.Module = model  # transformers' own `to` is typed as a plain function
+        module.to(device)
+        return cls(model, AutoTokenizer.from_pretrained(folder))
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +118,7 @@ class RegionEncoder:
 
     def encode(
         self,
-        pictures: Picture | Sequence[Picture],
+        pictures: Picture | list[Picture] | tuple[Picture, ...],
         regions: Tensor | Sequence[Tensor | None] | None = None,
         geometry: str = "pad",
     ) -> RegionFeatures:
@@ -121,9 +129,8 @@ class RegionEncoder:
             regions: an alpha map (its batch counts), or a list of them and of None (the whole
                 picture). For one picture all are its regions; for several, one each.
         """
-        several = isinstance(pictures, Sequence) and not isinstance(pictures, str)
-        images = [as_image(picture) for picture in (pictures if several else [pictures])]
-        images = [one[None] for image in images for one in image]
+        several = pictures if isinstance(pictures, list | tuple) else [pictures]
+        images = [one[None] for picture in several for one in as_image(picture)]
         alphas = _as_list(regions, len(images))
         if len(images) == 1:
             images = images * len(alphas)
@@ -137,7 +144,8 @@ class RegionEncoder:
             for image, alpha in zip(images, alphas, strict=True)
         ]
         with torch.no_grad():
-            output = self._forward(*(torch.cat(part) for part in zip(*framed, strict=True)))
+            image = torch.cat([image for image, _ in framed])
+            output = self._forward(image, torch.cat([alpha for _, alpha in framed]))
         tokens = output.last_hidden_state[:, 1:]
         return RegionFeatures(F.normalize(output.pooler_output, dim=-1), tokens)
 
@@ -162,7 +170,7 @@ class RegionEncoder:
 
     def score(
         self,
-        pictures: Picture | Sequence[Picture],
+        pictures: Picture | list[Picture] | tuple[Picture, ...],
         texts: Sequence[str],
         regions: Tensor | Sequence[Tensor | None] | None = None,
         geometry: str = "pad",

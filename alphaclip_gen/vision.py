@@ -5,7 +5,7 @@ so zeros mean "attend everywhere": pipelines that build an unconditional picture
 keep their meaning. Source: Alpha-CLIP, arXiv 2312.03818, and its published code.
 """
 
-from typing import no_type_check
+from typing import ClassVar, no_type_check
 
 import torch
 from jaxtyping import Float
@@ -61,8 +61,9 @@ class AlphaCLIPVisionEmbeddings(CLIPVisionEmbeddings):
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__(config)
+        height, width = self.patch_embedding.kernel_size
         self.patch_embedding_alpha = AlphaConvolution(
-            1, self.embed_dim, kernel_size=self.patch_size, stride=self.patch_size, bias=False
+            1, self.embed_dim, (height, width), stride=(height, width), bias=False
         )
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
@@ -92,11 +93,11 @@ class AlphaCLIPConfig(CLIPConfig):
     """CLIP's configuration with an Alpha-CLIP vision tower."""
 
     model_type = "alpha_clip"
-    sub_configs_defaults = {  # noqa: RUF012 (transformers declares it without ClassVar)
-        "vision_config": AlphaCLIPVisionConfig,
-        "text_config": CLIPTextConfig,
+    sub_configs_defaults: ClassVar = {
+        "vision_config": AlphaCLIPVisionConfig,  # type: ignore[dict-item]
+        "text_config": CLIPTextConfig,  # type: ignore[dict-item]
     }
-    sub_configs = sub_configs_defaults
+    sub_configs: ClassVar = sub_configs_defaults
 
 
 class AlphaCLIPVisionModel(CLIPVisionModel):

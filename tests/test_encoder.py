@@ -118,7 +118,7 @@ def test_refusals(encoder, image, tmp_path):
     with pytest.raises(ValueError, match="got 3 regions for 2 pictures"):
         encoder.encode([image, image], [LEFT, LEFT, RIGHT])
     with pytest.raises(ValueError, match="alpha is 48 high and 80 wide but its image"):
-        encoder.embed(torch.rand(1, 3, 20, 20), LEFT)
+        encoder.encode(torch.rand(1, 3, 20, 20), LEFT)
     CLIPVisionModelWithProjection(encoder.model.config.vision_config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="does not hold an Alpha-CLIP with a text tower"):
         RegionEncoder.from_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 """Training: it learns, it resumes exactly, and its adversary does what it says."""
 
+import dataclasses
 import json
 import random
 
@@ -9,7 +10,7 @@ import torch
 from alphaclip_gen.mini import train
 from alphaclip_gen.mini.model import new_model, new_tokenizer, plane_waves
 from alphaclip_gen.mini.solids import build_bank
-from alphaclip_gen.mini.train import Config, contrast, main, make_examples, perturb
+from alphaclip_gen.mini.train import Config, Learner, contrast, main, make_examples, perturb
 from alphaclip_gen.mini.world import render_scenes
 
 
@@ -28,37 +29,41 @@ def lesson(small_bank):
     tokenizer = new_tokenizer()
     generator = torch.Generator().manual_seed(1)
     scenes = render_scenes(small_bank, 10, generator)
-    return new_model(tokenizer), tokenizer, make_examples(scenes, generator, random.Random(0))
+    return (
+        Learner(new_model(tokenizer)),
+        tokenizer,
+        make_examples(scenes, generator, random.Random(0)),
+    )
 
 
 def test_loss_starts_at_chance_and_falls_on_a_batch_that_repeats(lesson):
-    model, tokenizer, examples = lesson
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    learner, tokenizer, examples = lesson
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
     losses = []
     for _ in range(8):
-        loss, _ = contrast(model, tokenizer, examples, random.Random(0))
+        loss, _ = contrast(learner, tokenizer, examples, random.Random(0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
-    alpha = model.vision_model.embeddings.patch_embedding_alpha.weight
+    alpha = learner.model.vision_model.embeddings.patch_embedding_alpha.weight
     assert alpha.abs().max() > 1e-4
 
 
 def test_the_adversary_stays_in_its_ball_and_raises_the_loss(lesson):
-    model, tokenizer, examples = lesson
+    learner, tokenizer, examples = lesson
     for radius in (0.5, 2.0):
         moved = perturb(
-            model, tokenizer, examples, random.Random(0), radius, torch.Generator().manual_seed(0)
+            learner, tokenizer, examples, random.Random(0), radius, torch.Generator().manual_seed(0)
         )
         distance = (moved - examples.image).flatten(1).norm(dim=1)
         assert distance.max() <= radius + 1e-4 and distance.mean() > 0.2 * radius
         assert moved.min() >= 0 and moved.max() <= 1
-    harder = train.Examples(moved, examples.alpha, examples.joint, examples.scene_captions)
+    harder = dataclasses.replace(examples, image=moved)
     with torch.no_grad():
-        before, _ = contrast(model, tokenizer, examples, random.Random(3))
-        after, _ = contrast(model, tokenizer, harder, random.Random(3))
+        before, _ = contrast(learner, tokenizer, examples, random.Random(3))
+        after, _ = contrast(learner, tokenizer, harder, random.Random(3))
     assert after > before
 
 

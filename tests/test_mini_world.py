@@ -83,11 +83,9 @@ def test_solids_fit_the_unit_ball_and_distances_are_bounds(name):
     ],
 )
 def test_solids_have_the_volume_of_their_formula(name, volume):
-    side = 120
-    line = (torch.arange(side) + 0.5) / side * 2 - 1
-    points = torch.stack(torch.meshgrid(line, line, line, indexing="ij"), -1)
+    points = torch.rand(1_000_000, 3, generator=generator()) * 2 - 1
     inside = (solid_distance(name, points) < 0).float().mean().item() * 8
-    assert inside == pytest.approx(volume, rel=0.03)
+    assert inside == pytest.approx(volume, rel=0.04)
 
 
 def test_unknown_solid_is_refused():
@@ -103,7 +101,7 @@ def test_a_traced_sphere_is_a_disc_with_its_own_normals():
     apparent = 4 * math.tan(math.asin(0.92 / 4)) / 1.12 * 48
     assert coverage.sum().item() == pytest.approx(math.pi * apparent**2, rel=0.03)
     assert normals[0, 2, 48, 48] == pytest.approx(1, abs=0.01)
-    assert normals[0, 0, 48, 80] > 0.7 and normals[0, 1, 16, 48] > 0.7
+    assert normals[0, 0, 48, 80] > 0.6 and normals[0, 1, 16, 48] > 0.6
 
 
 def test_a_blend_is_between_its_ends():
@@ -206,5 +204,5 @@ def test_lessons_go_from_plain_to_the_full_mix():
     style, loose = lesson(0.0)
     assert (style, loose) == (Style(objects=(1, 1), named=1.0, blended=0.0, rough=0.0), 0.0)
     style, loose = lesson(1.0)
-    assert style == Style() and loose == pytest.approx(0.36)
+    assert style == Style() and loose == pytest.approx(0.24)
     assert Config().steps > Config().adversarial_steps

@@ -8,12 +8,13 @@ within a small L2 ball, which aligns gradients with perception (Santurkar et al.
 arXiv 1906.09453) and so makes the tower a better guide.
 """
 
+import copy
 import json
 import math
 import os
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,11 +51,11 @@ class Config:
 
     output: Path = Path("runs/mini")
     seed: int = 0
-    steps: int = 3000
-    adversarial_steps: int = 400
+    steps: int = 2300
+    adversarial_steps: int = 200
     radius: float = 1.5
     examples: int = 150
-    ease: float = 0.4
+    ease: float = 0.47
     learning_rate: float = 1e-3
     save_minutes: float = 4.0
 
@@ -67,6 +68,17 @@ class Examples:
     alpha: Tensor
     joint: Tensor  # (single, shapes * colors) graded targets of the leading examples
     scene_captions: list[str]  # captions of the remaining examples
+    patch_shapes: Tensor  # (examples, patches, shapes): how much of each solid covers a patch
+
+
+class Learner(torch.nn.Module):
+    """The model, and a linear head that names solids while it learns; only the model is kept."""
+
+    def __init__(self, model: AlphaCLIPModel):
+        super().__init__()
+        self.model = model
+        width = model.config.vision_config.hidden_size
+        self.head = torch.nn.Linear(width, len(_SHAPES))
 
 
 def main(config: Config) -> None:
@@ -76,12 +88,10 @@ def main(config: Config) -> None:
     tokenizer = new_tokenizer()
     model = new_model(tokenizer)
     model.set_attn_implementation("eager")  # half the step time of SDPA at 65 tokens on a CPU
-    average = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=False
-    )
-    optimizer = _optimizer(model, config)
+    learner, average = Learner(model), copy.deepcopy(model)
+    optimizer = _optimizer(learner, config)
     checkpoint = config.output / "checkpoint.pt"
-    start = _resume(checkpoint, model, average, optimizer) if checkpoint.exists() else 0
+    start = _resume(checkpoint, learner, average, optimizer) if checkpoint.exists() else 0
     bank = _cached_bank(config)
     log = _Log(config.output / "log.jsonl")
     if start == 0:
@@ -90,27 +100,23 @@ def main(config: Config) -> None:
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, config.steps)
-        figures = train_step(model, tokenizer, optimizer, bank, config, step)
-        average.update_parameters(model)
+        figures = train_step(learner, tokenizer, optimizer, bank, config, step)
+        _follow(average, model)
         if step % 20 == 0:
             log.write(step=step, **figures)
         if step % 400 == 399:
-            log.write(
-                step=step, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1)
-            )
+            log.write(step=step, held_out=quick_accuracy(average, tokenizer, config.seed + 1))
         if step == config.steps - config.adversarial_steps - 1:
-            save(average.module, tokenizer, config.output / "before-adversarial")
+            save(average, tokenizer, config.output / "before-adversarial")
         if time.monotonic() - saved > 60 * config.save_minutes:
-            _save_checkpoint(checkpoint, step + 1, model, average, optimizer)
+            _save_checkpoint(checkpoint, step + 1, learner, average, optimizer)
             saved = time.monotonic()
-    save(average.module, tokenizer, config.output / "mini")
-    log.write(
-        step=config.steps, held_out=quick_accuracy(average.module, tokenizer, config.seed + 1)
-    )
+    save(average, tokenizer, config.output / "mini")
+    log.write(step=config.steps, held_out=quick_accuracy(average, tokenizer, config.seed + 1))
 
 
 def train_step(
-    model: AlphaCLIPModel,
+    learner: Learner,
     tokenizer: PreTrainedTokenizerFast,
     optimizer: torch.optim.Optimizer,
     bank: SpriteBank,
@@ -128,21 +134,22 @@ def train_step(
     examples = make_examples(scenes, generator, rng, loose)
     rendered = time.monotonic()
     if step >= config.steps - config.adversarial_steps:
-        image = perturb(model, tokenizer, examples, rng, config.radius, generator)
-        examples = Examples(image, examples.alpha, examples.joint, examples.scene_captions)
-    loss, accuracy = contrast(model, tokenizer, examples, rng)
+        image = perturb(learner, tokenizer, examples, rng, config.radius, generator)
+        examples = replace(examples, image=image)
+    loss, accuracy = contrast(learner, tokenizer, examples, rng)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
     optimizer.step()
+    scale = learner.model.logit_scale
     with torch.no_grad():
-        model.logit_scale.clamp_(max=math.log(30))
+        scale.clamp_(max=math.log(30))
     return {
         "loss": round(loss.item(), 4),
         "objects": most,
         "accuracy": round(accuracy, 4),
         "examples": len(examples.image),
-        "scale": round(model.logit_scale.exp().item(), 2),
+        "scale": round(scale.exp().item(), 2),
         "render_seconds": round(rendered - began, 3),
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -153,27 +160,26 @@ def lesson(progress: float) -> tuple[Style, float]:
 
     From one plain solid to the full mix at progress 1: shapes are learned far sooner this way.
     """
-    full, share = Style(), min(max((progress - 0.4) / 0.6, 0), 1)
-    most = 1 + sum(progress >= start for start in (0.33, 0.5, 0.67))
+    full, share = Style(), min(max((progress - 0.5) / 0.5, 0), 1)
+    most = 1 + sum(progress >= start for start in (0.45, 0.6, 0.75))
     style = Style(
         objects=(1, most),
         named=1 - (1 - full.named) * share,
         blended=full.blended * share,
         rough=full.rough * share,
     )
-    return style, 0.36 * share
+    return style, 0.24 * share
 
 
 def make_examples(
-    scenes: Scenes, generator: torch.Generator, rng: random.Random, loose: float = 0.36
+    scenes: Scenes, generator: torch.Generator, rng: random.Random, loose: float = 0.24
 ) -> Examples:
     """Regions of single objects first, then whole scenes (a tenth) and pairs of objects."""
     scene, slot = scenes.present.nonzero().T
     alpha = _region(scenes.visible[scene, slot, None], generator, loose)
     joint = _joint(scenes, scene, slot)
     several = (scenes.present.sum(1) >= 2).nonzero()[:, 0].tolist()
-    alone = (scenes.present.sum(1) == 1).nonzero()[:, 0]
-    alone = alone[: len(scene) // 25]
+    alone = (scenes.present.sum(1) == 1).nonzero()[:, 0][: len(scene) // 25]
     alone_slot = scenes.present[alone].argmax(1)
 
     captions, alphas, rows = [], [alpha, torch.ones_like(scenes.visible[alone, :1])], []
@@ -185,12 +191,19 @@ def make_examples(
         captions.append(say_scene(rng, [_name(scenes, row, s) for s in chosen]))
         alphas.append((torch.ones_like(region) if whole else region)[None])
         rows.append(row)
+    source = torch.cat([scene, alone, torch.tensor(rows, dtype=torch.long)])
     return Examples(
-        image=scenes.image[torch.cat([scene, alone, torch.tensor(rows, dtype=torch.long)])],
+        image=scenes.image[source],
         alpha=torch.cat(alphas),
         joint=torch.cat([joint, _joint(scenes, alone, alone_slot)]),
         scene_captions=captions,
+        patch_shapes=_patch_shapes(scenes)[source],
     )
+
+
+def _patch_shapes(scenes: Scenes, patch: int = 8) -> Tensor:
+    """How much of each solid covers each patch of each scene."""
+    return F.avg_pool2d(scenes.visible, patch).flatten(2).mT @ scenes.shape_weights
 
 
 def _joint(scenes: Scenes, scene: Tensor, slot: Tensor) -> Tensor:
@@ -235,7 +248,7 @@ def _span(line: Tensor, axis: int) -> Tensor:
 
 
 def contrast(
-    model: AlphaCLIPModel,
+    learner: Learner,
     tokenizer: PreTrainedTokenizerFast,
     examples: Examples,
     rng: random.Random,
@@ -247,8 +260,9 @@ def contrast(
     wordings = [say(rng, shape, color) for shape in _SHAPES for color in _COLORS]
     wordings += [say(rng, shape=shape) for shape in _SHAPES]
     wordings += [say(rng, color=color) for color in _COLORS]
+    model = learner.model
     text = embed_texts(model, tokenizer, [*wordings, *examples.scene_captions])
-    picture = embed_pictures(model, examples.image, examples.alpha)
+    picture, tokens = embed_pictures(model, examples.image, examples.alpha)
     logits = model.logit_scale.exp() * picture @ text.T
 
     single, pairs = len(examples.joint), len(_SHAPES) * len(_COLORS)
@@ -257,6 +271,7 @@ def contrast(
     loss = F.cross_entropy(logits[:single, :pairs], examples.joint)
     loss = loss + F.cross_entropy(logits[:single, ends[0] : ends[1]], grid.sum(2))
     loss = loss + 0.3 * F.cross_entropy(logits[:single, ends[1] : ends[2]], grid.sum(1))
+    loss = loss + name_shapes(learner, tokens, examples)
     if examples.scene_captions:
         candidates = torch.cat([logits[single:, ends[2] :], logits[single:, :pairs]], dim=1)
         share = (len(logits) - single) / len(logits)
@@ -266,7 +281,7 @@ def contrast(
 
 
 def perturb(
-    model: AlphaCLIPModel,
+    learner: Learner,
     tokenizer: PreTrainedTokenizerFast,
     examples: Examples,
     rng: random.Random,
@@ -278,8 +293,8 @@ def perturb(
     noise = torch.randn(examples.image.shape, generator=generator)
     start = examples.image + _unit(noise) * 0.3 * radius
     start.requires_grad_(True)
-    moved = Examples(start, examples.alpha, examples.joint, examples.scene_captions)
-    loss, _ = contrast(model, tokenizer, moved, random.Random(rng.random()))
+    moved = replace(examples, image=start)
+    loss, _ = contrast(learner, tokenizer, moved, random.Random(rng.random()))
     (gradient,) = torch.autograd.grad(loss, start)
     reach = radius * torch.rand(count, 1, 1, 1, generator=generator)
     return (examples.image + _unit(gradient) * reach).clamp(0, 1).detach()
@@ -289,11 +304,22 @@ def _unit(tensor: Tensor) -> Tensor:
     return F.normalize(tensor.flatten(1), dim=1).view_as(tensor)
 
 
-def embed_pictures(model: AlphaCLIPModel, image: Tensor, alpha: Tensor | None) -> Tensor:
-    """Unit embeddings of pictures of the tower's size, computed in bfloat16 where it pays."""
+def embed_pictures(model: AlphaCLIPModel, image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of pictures of the tower's size, and their normalized tokens; bfloat16."""
     with torch.autocast(image.device.type, torch.bfloat16):
         output = model.get_image_features(pixel_values(image, alpha))
-    return F.normalize(output.pooler_output.float(), dim=-1)
+        tokens = model.vision_model.post_layernorm(output.last_hidden_state)
+    return F.normalize(output.pooler_output.float(), dim=-1), tokens.float()
+
+
+def name_shapes(learner: Learner, tokens: Tensor, examples: Examples) -> Tensor:
+    """Cross-entropy of a linear head that names solids, from the class token and from patches."""
+    single = len(examples.joint)
+    grid = examples.joint.view(single, len(_SHAPES), len(_COLORS))
+    pooled = F.cross_entropy(learner.head(tokens[:single, 0]), grid.sum(2))
+    patches = learner.head(tokens[:, 1:]).log_softmax(-1)
+    covered = examples.patch_shapes
+    return pooled - (covered * patches).sum() / covered.sum().clamp(min=1)
 
 
 def embed_texts(
@@ -319,7 +345,7 @@ def quick_accuracy(
     text = embed_texts(model, tokenizer, all_captions())
     image, alpha = scenes.image[scene], scenes.visible[scene, slot, None]
     named = [
-        (embed_pictures(model, image, a) @ text.T).argmax(1)
+        (embed_pictures(model, image, a)[0] @ text.T).argmax(1)
         for a in (alpha, torch.ones_like(alpha))
     ]
     colors = len(_COLORS)
@@ -340,24 +366,35 @@ def save(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path
     tokenizer.save_pretrained(folder)
 
 
-def _optimizer(model: AlphaCLIPModel, config: Config) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
+def _optimizer(learner: Learner, config: Config) -> torch.optim.Optimizer:
+    decayed = [p for p in learner.parameters() if p.ndim >= 2]
+    plain = [p for p in learner.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
-def _schedule(step: int, steps: int, warm_up: int = 150) -> float:
-    if step < warm_up:
-        return (step + 1) / warm_up
-    progress = (step - warm_up) / max(steps - warm_up, 1)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+def _schedule(step: int, steps: int, warm_up: int = 60) -> float:
+    """Share of the peak rate: a warm-up, then a cosine down to a fiftieth."""
+    return min((step + 1) / warm_up, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _save_checkpoint(path: Path, step: int, model, average, optimizer) -> None:
+@torch.no_grad()
+def _follow(average: AlphaCLIPModel, model: AlphaCLIPModel, decay: float = 0.998) -> None:
+    """Move the running average of the weights a little toward the model."""
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def _save_checkpoint(
+    path: Path,
+    step: int,
+    learner: Learner,
+    average: AlphaCLIPModel,
+    optimizer: torch.optim.Optimizer,
+) -> None:
     state = {
         "step": step,
-        "model": model.state_dict(),
+        "learner": learner.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -365,9 +402,14 @@ def _save_checkpoint(path: Path, step: int, model, average, optimizer) -> None:
     os.replace(path.with_suffix(".part"), path)
 
 
-def _resume(path: Path, model, average, optimizer) -> int:
+def _resume(
+    path: Path,
+    learner: Learner,
+    average: AlphaCLIPModel,
+    optimizer: torch.optim.Optimizer,
+) -> int:
     state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
+    learner.load_state_dict(state["learner"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
@@ -387,7 +429,7 @@ class _Log:
     def __init__(self, path: Path):
         self.path = path
 
-    def write(self, **figures) -> None:
+    def write(self, **figures: object) -> None:
         line = json.dumps({"time": time.strftime("%H:%M:%S"), **figures})
         with self.path.open("a") as file:
             file.write(line + "\n")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
+from ..alpha import Number
 from .captions import COLORS
 from .solids import SpriteBank
 
@@ -53,8 +54,8 @@ class Style:
 
     objects: tuple[int, int] = (1, 4)
     named: float = 0.55
-    blended: float = 0.3
-    rough: float = 0.25
+    blended: float = 0.2
+    rough: float = 0.18
 
 
 PLAIN = Style(objects=(2, 4), named=1.0, blended=0.0, rough=0.0)
@@ -144,7 +145,7 @@ class _Dice:
     def __init__(self, generator: torch.Generator):
         self.generator = generator
 
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+    def uniform(self, low: Number, high: Number, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=self.generator)
 
     def normal(self, *shape: int) -> Tensor:
@@ -197,7 +198,7 @@ def _place(
     theta = torch.zeros(len(sprites), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / radius
     theta[:, :, 2] = -center / radius[:, None]
-    grid = F.affine_grid(theta, (len(sprites), 1, size, size), align_corners=False)
+    grid = F.affine_grid(theta, [len(sprites), 1, size, size], align_corners=False)
     layers = F.grid_sample(layers, grid, align_corners=False)
     return F.normalize(layers[:, :3], dim=1), layers[:, 3]
 
@@ -261,7 +262,7 @@ def _shade(dice: _Dice, normals: Tensor, color: Tensor, scenes: int) -> Tensor:
 
 def _compose(lit: Tensor, coverage: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     """Paint slot after slot, the last in front; returns the picture and what stays visible."""
-    image, visible = background, []
+    image, visible = background, list[Tensor]()
     for slot in range(coverage.shape[1]):
         cover = coverage[:, slot, None]
         visible = [seen * (1 - cover) for seen in visible] + [cover]

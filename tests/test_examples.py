@@ -1,0 +1,30 @@
+"""Every example runs on the shipped mini and ends in a picture."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+ARGUMENTS = {
+    "01_name_regions": {"picture": str(ROOT / "docs" / "scene.png")},
+    "02_guide_anything": {"prompt": "a red sphere", "steps": 8},
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_ends_in_a_picture(path, tmp_path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.main(**ARGUMENTS[path.stem], target=str(tmp_path / "figure.png"))
+    assert Image.open(tmp_path / "figure.png").width > 400
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_says_how_to_run_it_and_is_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert f"Usage: python examples/{path.name}" in text
+    assert len(text.splitlines()) < 70
