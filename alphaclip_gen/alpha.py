@@ -70,7 +70,7 @@ def check_alpha(
         raise ValueError(
             f"alpha is {shown_extent(alpha.shape)} but its image is "
             f"{shown_extent(image.shape)}; expected the same size. "
-            f"preprocess.resize(alpha, size) helps if both show the same view."
+            f"framing.resize(alpha, size) helps if both show the same view."
         )
     if len(alpha) not in (1, len(image)):
         raise ValueError(

@@ -14,8 +14,8 @@ from rich.table import Table
 from torch import Tensor
 
 from .encoder import RegionEncoder
+from .framing import Geometry, as_image
 from .mini.captions import all_captions
-from .preprocess import Geometry, as_image
 from .regions import alpha_from_box, alpha_from_points, alpha_from_strokes, as_alpha_map
 from .show import figure, lit_region
 
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program, config = _read(arguments)
     try:
         program(config, Console())
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -153,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], object], Any]:
     """The chosen program and its settings."""
+    from .conversion import Convert, convert_command
     from .demo import Demo, demo
     from .evaluate_3d import EvaluateTextTo3D, run
     from .mini.evaluate import EvaluateMini, evaluate_mini
@@ -160,6 +161,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
     programs: dict[type, Callable[[Any, Console], object]] = {
         Score: score,
         Demo: demo,
+        Convert: convert_command,
         EvaluateMini: evaluate_mini,
         EvaluateTextTo3D: lambda config, console: run(config),
     }
@@ -170,6 +172,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
     commands = (
         Annotated[Score, named("score")]
         | Annotated[Demo, named("demo")]
+        | Annotated[Convert, named("convert")]
         | Annotated[evaluations, named("evaluate", description="Measure against held-out data.")]
     )
     config = tyro.cli(commands, args=arguments, prog="alphaclip-gen", description=__doc__)

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .alpha import check_alpha
+from .framing import as_image, check_image, preprocess
 from .pictures import Picture
-from .preprocess import as_image, check_image, preprocess
 from .vision import AlphaCLIPModel, pixel_values
 
 logger = logging.getLogger(__name__)

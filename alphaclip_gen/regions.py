@@ -53,7 +53,7 @@ def as_alpha_map(
     if size is not None and alpha.shape[-2:] != check_size(size):
         raise ValueError(
             f"mask is {shown_extent(alpha.shape)}; expected {shown_extent(size)}. "
-            f"preprocess.resize(as_alpha_map(mask), size) helps if both show the same view."
+            f"framing.resize(as_alpha_map(mask), size) helps if both show the same view."
         )
     return check_region(alpha, "mask")
 

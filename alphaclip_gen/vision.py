@@ -20,6 +20,8 @@ from transformers import (
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
 )
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import PrefixChange
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from .alpha import check_alpha
@@ -27,6 +29,7 @@ from .alpha import check_alpha
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 ALPHA_MEAN, ALPHA_STD = 0.5, 0.26
+_PUBLIC_HOME = __name__.rpartition(".")[0]  # what saved pipelines name: the package
 
 
 def pixel_values(
@@ -85,12 +88,16 @@ class AlphaCLIPVisionEmbeddings(CLIPVisionEmbeddings):
 class AlphaCLIPVisionConfig(CLIPVisionConfig):
     """CLIP's vision configuration under Alpha-CLIP's name."""
 
+    __module__ = _PUBLIC_HOME
+
     model_type = "alpha_clip_vision_model"
 
 
 @no_type_check
 class AlphaCLIPConfig(CLIPConfig):
     """CLIP's configuration with an Alpha-CLIP vision tower."""
+
+    __module__ = _PUBLIC_HOME
 
     model_type = "alpha_clip"
     sub_configs_defaults: ClassVar = {
@@ -102,6 +109,8 @@ class AlphaCLIPConfig(CLIPConfig):
 
 class AlphaCLIPVisionModel(CLIPVisionModel):
     """CLIP's vision transformer with a region input; fresh alpha weights leave it unchanged."""
+
+    __module__ = _PUBLIC_HOME
 
     config_class = AlphaCLIPVisionConfig
     config: AlphaCLIPVisionConfig
@@ -122,6 +131,8 @@ class AlphaCLIPVisionModel(CLIPVisionModel):
 class AlphaCLIPVisionModelWithProjection(CLIPVisionModelWithProjection):
     """The tower with its projection into the space shared with text: diffusers' image encoder."""
 
+    __module__ = _PUBLIC_HOME
+
     config_class = AlphaCLIPVisionConfig
     config: AlphaCLIPVisionConfig
 
@@ -134,6 +145,8 @@ class AlphaCLIPVisionModelWithProjection(CLIPVisionModelWithProjection):
 class AlphaCLIPModel(CLIPModel):
     """Alpha-CLIP with its text tower: `get_image_features` takes three or four channels."""
 
+    __module__ = _PUBLIC_HOME
+
     config_class = AlphaCLIPConfig
     config: AlphaCLIPConfig
 
@@ -143,6 +156,10 @@ class AlphaCLIPModel(CLIPModel):
         self.post_init()
 
 
+# Both vision classes share a configuration: a folder of the one with projection opens as either.
+register_checkpoint_conversion_mapping(
+    "AlphaCLIPVisionModel", [PrefixChange(prefix_to_remove="vision_model")], overwrite=True
+)
 AutoConfig.register("alpha_clip_vision_model", AlphaCLIPVisionConfig, exist_ok=True)
 AutoConfig.register("alpha_clip", AlphaCLIPConfig, exist_ok=True)
 AutoModel.register(AlphaCLIPVisionConfig, AlphaCLIPVisionModel, exist_ok=True)

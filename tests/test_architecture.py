@@ -18,11 +18,14 @@ LAYERS = (
     ("alpha",),
     ("pictures",),
     ("regions",),
-    ("preprocess",),
+    ("framing",),
     ("vision",),
+    ("processor", "dialects", "published", "safe_files", "attention_focus", "baselines"),
+    ("sources",),
     ("checkpoints",),
+    ("conversion",),
     ("encoder",),
-    ("guidance", "conditioning"),
+    ("guidance", "conditioning", "subject"),
     ("comfy",),
     ("evaluate_3d",),
     ("cli",),
@@ -61,6 +64,7 @@ def imports(path: Path) -> list[Import]:
         id(inner)
         for outer in ast.walk(root)
         if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(outer, ast.If) and ast.unparse(outer.test) == "TYPE_CHECKING")
         for inner in ast.walk(outer)
     }
     package = path.relative_to(ROOT).parent.parts
@@ -137,7 +141,7 @@ def test_no_import_cycles() -> None:
 
 def test_the_import_reader_sees_what_python_sees() -> None:
     """The tests above hold nothing if the reader misses an import: check it on a known module."""
-    path = ROOT / PACKAGE / "preprocess.py"
+    path = ROOT / PACKAGE / "framing.py"
     assert f"{PACKAGE}.alpha" in graph()[module_name(path)]
     assert "torch" in {item.module for item in imports(path)}
 
@@ -206,6 +210,22 @@ def test_version_is_the_same_everywhere() -> None:
     import alphaclip_gen
 
     assert alphaclip_gen.__version__ == PROJECT["version"]
+
+
+def test_lazy_names_are_the_ones_that_type_checkers_see() -> None:
+    """The root lists its names twice, for them and for Python: both lists must be one."""
+    import alphaclip_gen
+
+    seen = {
+        (item.module.removeprefix(f"{PACKAGE}."), name)
+        for item in imports(ROOT / PACKAGE / "__init__.py")
+        if item.module.startswith(f"{PACKAGE}.")
+        for name in item.names
+    }
+    assert seen == {(home, name) for home, names in alphaclip_gen._HOME.items() for name in names}
+    for name in alphaclip_gen.__all__:
+        if importlib.util.find_spec("diffusers") or name not in alphaclip_gen._HOME["subject"]:
+            assert getattr(alphaclip_gen, name).__name__ == name
 
 
 @pytest.mark.parametrize("door", [PACKAGE, f"{PACKAGE}.cli"])

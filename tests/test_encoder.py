@@ -7,9 +7,9 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from alphaclip_gen.encoder import RegionEncoder
+from alphaclip_gen.framing import preprocess
 from alphaclip_gen.mini.model import CONTEXT, new_model, new_tokenizer
 from alphaclip_gen.mini.train import save
-from alphaclip_gen.preprocess import preprocess
 from alphaclip_gen.regions import alpha_from_box
 from alphaclip_gen.vision import pixel_values
 

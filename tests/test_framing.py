@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms
 
 from alphaclip_gen.alpha import feather
-from alphaclip_gen.preprocess import as_image, preprocess, region_windows, resize
+from alphaclip_gen.framing import as_image, preprocess, region_windows, resize
 from alphaclip_gen.regions import alpha_from_box, alpha_from_points
 
 GEOMETRIES = ("center", "pad", "squash", "region")

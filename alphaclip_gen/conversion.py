@@ -1,0 +1,308 @@
+"""Checkpoints from one layout into another: what `alphaclip-gen convert` does.
+
+A model goes back into every layout that it can come from, and, with its alpha folded into the
+position embedding, into a stock CLIP of three channels that programs without us can load.
+"""
+
+import json
+import logging
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    PreTrainedModel,
+)
+
+from .checkpoints import Tower, make_model, make_processor, make_tower
+from .dialects import ALPHA, Layout, State, fold_alpha, from_transformers
+from .published import LICENSE
+from .sources import OPEN_CLIP_CONFIG, Checkpoint, PathLike, read_checkpoint
+from .vision import AlphaCLIPModel, AlphaCLIPVisionModel
+
+logger = logging.getLogger(__name__)
+
+FILES = {
+    "alpha-clip": "alpha_clip_visual.pth",
+    "openai": "clip.pt",
+    "open_clip": "open_clip_model.safetensors",
+}
+"""The file that each layout but transformers' is written to."""
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
+
+
+def to_stock(model: Tower | AlphaCLIPModel) -> PreTrainedModel:
+    """transformers' own CLIP, of three channels, that equals the model attending everywhere.
+
+    The same class without "Alpha": CLIPModel, CLIPVisionModelWithProjection or CLIPVisionModel.
+    """
+    state = _unprefixed(model, fold_alpha(_state(model)))
+    settings = {**model.config.to_dict(), "architectures": None}
+    settings.pop("model_type")
+    kind: type[PreTrainedModel] = CLIPVisionModelWithProjection
+    config: Any = CLIPVisionConfig
+    if isinstance(model, AlphaCLIPModel):
+        kind, config = CLIPModel, CLIPConfig
+        settings["vision_config"] = {**settings["vision_config"], "model_type": "clip_vision_model"}
+    elif isinstance(model, AlphaCLIPVisionModel):
+        kind = CLIPVisionModel
+    stock = kind.from_pretrained(
+        None, config=config(**settings), state_dict=state, dtype=model.dtype
+    )
+    return stock.eval()
+
+
+def state_in(model: Tower | AlphaCLIPModel, layout: Layout, fold: bool = False) -> State:
+    """The model's weights under the names of a layout.
+
+    Args:
+        model: a tower or a whole model.
+        layout: as in `dialects`; "alpha-clip" takes the vision tower only.
+        fold: three channels, with attending everywhere folded in. Alpha weights that are all zero
+            need no folding where a layout has no place for them.
+    """
+    state = _state(model)
+    if fold or (layout in ("openai", "open_clip") and not state[ALPHA].any()):
+        state = fold_alpha(state)
+    return from_transformers(state, layout)
+
+
+def export(
+    model: Tower | AlphaCLIPModel,
+    folder: PathLike,
+    layout: Layout = "transformers",
+    fold: bool = False,
+) -> Path:
+    """The file or folder that the model was written to, which `load_tower` reads again.
+
+    Args:
+        model: a tower or a whole model.
+        folder: is made; files of the same names are replaced.
+        layout: "transformers" writes a folder for from_pretrained, the others one file; for
+            open_clip with a text tower also the configuration for its "local-dir:" names.
+        fold: as in `state_in`; for transformers it writes stock CLIP.
+    """
+    folder = Path(folder)
+    if layout == "transformers":
+        (to_stock(model) if fold else model).save_pretrained(folder)
+        return folder
+    state = {name: value.contiguous() for name, value in state_in(model, layout, fold).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILES[layout]
+    if layout == "open_clip":
+        save_file(state, path)
+        if isinstance(model, AlphaCLIPModel) and state["visual.conv1.weight"].shape[1] == 3:
+            text = json.dumps({"model_cfg": open_clip_config(model)}, indent=2)
+            (folder / OPEN_CLIP_CONFIG).write_text(text + "\n", encoding="utf-8")
+    else:
+        torch.save(state, path)
+    return path
+
+
+def open_clip_config(model: AlphaCLIPModel) -> dict[str, Any]:
+    """The model as open_clip describes it, for `open_clip.create_model("local-dir:...")`."""
+    vision: Any = model.config.vision_config
+    text: Any = model.config.text_config
+    return {
+        "embed_dim": model.config.projection_dim,
+        "quick_gelu": vision.hidden_act == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision.image_size,
+            "layers": vision.num_hidden_layers,
+            "width": vision.hidden_size,
+            "head_width": vision.hidden_size // vision.num_attention_heads,
+            "mlp_ratio": _ratio(vision),
+            "patch_size": vision.patch_size,
+        },
+        "text_cfg": {
+            "context_length": text.max_position_embeddings,
+            "vocab_size": text.vocab_size,
+            "width": text.hidden_size,
+            "heads": text.num_attention_heads,
+            "layers": text.num_hidden_layers,
+            "mlp_ratio": _ratio(text),
+        },
+    }
+
+
+def _ratio(config: Any) -> float:
+    """Which open_clip multiplies by the width and cuts to a whole number."""
+    exact = config.intermediate_size / config.hidden_size
+    return exact if int(exact * config.hidden_size) == config.intermediate_size else exact + 1e-6
+
+
+def _state(model: Tower | AlphaCLIPModel) -> State:
+    """The weights under the names of the whole model, whichever class it is."""
+    prefix = "vision_model." if isinstance(model, AlphaCLIPVisionModel) else ""
+    return {f"{prefix}{name}": value.detach() for name, value in model.state_dict().items()}
+
+
+def _unprefixed(model: PreTrainedModel, state: State) -> State:
+    prefix = "vision_model." if isinstance(model, AlphaCLIPVisionModel) else ""
+    return {name.removeprefix(prefix): value.clone() for name, value in state.items()}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was read and written: rows of a table, and the file or folder."""
+
+    rows: tuple[tuple[str, str], ...]
+    path: Path
+
+
+def convert(
+    source: PathLike,
+    to: PathLike,
+    pretrained: PathLike | None = None,
+    text: PathLike | None = None,
+    subfolder: str = "",
+    layout: Layout = "transformers",
+    fold: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> Conversion:
+    """What was read of `source` and where it was written, in another layout.
+
+    The text tower goes along where there is one. A folder of transformers also gets the image
+    processor, and the tokenizer's files when the source (or `text`) is a folder that has them.
+
+    Args:
+        source: as `load_tower`'s name_or_path.
+        to: folder, new or empty.
+        pretrained: as in `load_tower`.
+        text: where the text tower comes from, as in `load_model`.
+        subfolder: as in `load_tower`.
+        layout: to write.
+        fold: three channels, with attending everywhere folded in.
+        dtype: of the weights written.
+    """
+    folder = Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"to={str(folder)!r} is not empty; expected a new or an empty folder.")
+    checkpoint = read_checkpoint(source, pretrained, subfolder)
+    words = read_checkpoint(text) if text is not None else checkpoint
+    model: Tower | AlphaCLIPModel
+    if words.text is not None and checkpoint.has_projection:
+        model = make_model(checkpoint, words, dtype)
+    else:
+        model = make_tower(checkpoint, dtype=dtype)
+    rows = _rows(checkpoint, words)
+    path = export(model, folder, layout, fold)
+    if layout == "transformers":
+        make_processor(checkpoint).save_pretrained(folder)
+        if isinstance(model, AlphaCLIPModel):
+            _copy_tokenizer(words, folder)
+    kept = "folded into the position embedding" if fold else "not folded"
+    rows.append(
+        ("written", f"{path} ({layout}, {str(dtype).removeprefix('torch.')}; alpha {kept})")
+    )
+    return Conversion(tuple(rows), path)
+
+
+def _copy_tokenizer(words: Checkpoint, folder: Path) -> None:
+    for name in _TOKENIZER:
+        if words.folder and (words.folder / name).is_file():
+            shutil.copyfile(words.folder / name, folder / name)
+
+
+def _rows(checkpoint: Checkpoint, words: Checkpoint) -> list[tuple[str, str]]:
+    """What was read, as a reader wants to check it."""
+    vision, text = checkpoint.vision, words.text
+    dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in checkpoint.state.values())
+    numbers = sum(value.numel() for value in checkpoint.state.values())
+    rows = [
+        ("source", checkpoint.source),
+        ("layout", checkpoint.layout),
+        (
+            "weights",
+            f"{len(checkpoint.state)} tensors, {numbers / 1e6:.1f} M numbers, "
+            + ", ".join(f"{count} {kind}" for kind, count in dtypes.most_common()),
+        ),
+        (
+            "tower",
+            f"{vision.num_hidden_layers} layers, {vision.hidden_size} wide, "
+            f"{vision.num_attention_heads} heads, patch {vision.patch_size}, {vision.image_size} "
+            f"px, {vision.hidden_act}",
+        ),
+        ("alpha", _alpha(checkpoint.state.get(ALPHA))),
+        ("projection", str(vision.projection_dim) if checkpoint.has_projection else "none"),
+        ("text tower", _text(words) if text else "none"),
+    ]
+    if checkpoint.published:
+        rows.append(("license", LICENSE))
+    return rows
+
+
+def _alpha(weights: Tensor | None) -> str:
+    if weights is None:
+        return "none: zero weights are added, which equal the base"
+    largest = weights.abs().max().item()
+    return f"trained, weights up to {largest:.3g}" if largest else "zero: equals its base"
+
+
+def _text(words: Checkpoint) -> str:
+    text = words.text
+    assert text is not None
+    return (
+        f"{text.num_hidden_layers} layers, {text.hidden_size} wide, {text.vocab_size} words, "
+        f"from {words.source}"
+    )
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Read a CLIP or Alpha-CLIP of any layout, check it, and write it in another."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """A file, folder, Hub id, published name, or with --pretrained a name of open_clip."""
+    to: Path
+    """Folder to write, new or empty."""
+    pretrained: str | None = None
+    """open_clip's tag, which is downloaded, or a file of that architecture."""
+    text: str | None = None
+    """Where the text tower comes from, if the source has none."""
+    subfolder: str = ""
+    """Of a folder or Hub id, such as image_encoder."""
+    layout: Layout = "transformers"
+    """What to write; transformers is what this package and diffusers load."""
+    fold: bool = False
+    """Write three channels: attending everywhere becomes part of the position embedding."""
+    half: bool = False
+    """Write half precision."""
+
+
+def convert_command(config: Convert, console: Console) -> Conversion:
+    """Converts, and prints the table of what was read and written."""
+    result = convert(
+        config.source,
+        config.to,
+        config.pretrained,
+        config.text,
+        config.subfolder,
+        config.layout,
+        config.fold,
+        torch.float16 if config.half else torch.float32,
+    )
+    table = Table(title="alphaclip-gen convert", show_header=False)
+    for row in result.rows:
+        table.add_row(*row)
+    console.print(table)
+    return result
