@@ -70,7 +70,7 @@ def test_the_adversary_stays_in_its_ball_and_raises_the_loss(lesson):
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(small_bank, tmp_path, monkeypatch):
     def config(name):
         return Config(
-            output=tmp_path / name, steps=4, adversarial_steps=1, examples=12, save_minutes=0
+            output=tmp_path / name, steps=4, adversarial_steps=1, examples=12, save_minutes=0.0
         )
 
     monkeypatch.setattr(train, "quick_accuracy", lambda *_: {})

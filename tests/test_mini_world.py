@@ -178,11 +178,11 @@ def test_occluded_objects_lose_the_hidden_part_of_their_alpha(bank):
 def test_regions_are_graded_and_stay_with_their_object():
     visible = torch.zeros(400, 1, 32, 32)
     visible[:, :, 8:16, 10:20] = 1
-    exact = _region(visible, generator(), loose=0)
+    exact = _region(visible, generator(), loose=0.0)
     assert ((exact > 0.35) == (visible > 0)).all()
     inside = exact[:, 0, 12, 15]
     assert inside.min() >= 0.5 and (inside == 1).float().mean() > 0.4
-    loose = _region(visible, generator(), loose=1)
+    loose = _region(visible, generator(), loose=1.0)
     peak = loose.flatten(1).argmax(1)
     rows, columns = peak // 32, peak % 32
     assert ((rows >= 2) & (rows < 22) & (columns >= 4) & (columns < 26)).all()
