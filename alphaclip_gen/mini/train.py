@@ -77,8 +77,7 @@ class Learner(torch.nn.Module):
     def __init__(self, model: AlphaCLIPModel):
         super().__init__()
         self.model = model
-        width = model.config.vision_config.hidden_size
-        self.head = torch.nn.Linear(width, len(_SHAPES))
+        self.head = torch.nn.Linear(model.visual_projection.in_features, len(_SHAPES))
 
 
 def main(config: Config) -> None:
