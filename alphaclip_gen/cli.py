@@ -46,7 +46,7 @@ class Score:
     """Of the discs, as a fraction of the picture's shorter side."""
     width: float = 0.06
     """Of the strokes, as a fraction of the picture's shorter side."""
-    top: int = 3
+    top: int = 2
     """How many texts to show for each region."""
     geometry: Geometry = "pad"
     """How the picture is framed for the tower; "region" cuts each region out."""
@@ -74,9 +74,10 @@ def score(config: Score, console: Console) -> None:
     ]
     height, width = image.shape[-2:]
     table = Table(title=f"{config.picture.name}, {width} x {height}, {config.model}")
-    table.add_column("region")
+    table.add_column("region", no_wrap=True)
     for place in range(len(lines[0])):
-        table.add_column("is" if place == 0 else "or", style="" if place else "bold green")
+        head, style = ("or", "") if place else ("is", "bold green")
+        table.add_column(head, style=style, no_wrap=True)
     for name, line in zip(["whole picture", *names], lines, strict=True):
         table.add_row(name, *line)
     console.print(table)

@@ -3,7 +3,8 @@
 import difflib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from .alpha import check_alpha
 from .framing import as_image, check_image, preprocess
@@ -68,12 +70,13 @@ class RegionEncoder:
                 f"tokenizer, as save_pretrained() writes them."
             )
         try:
-            model, report = cast(
-                tuple[AlphaCLIPModel, dict],
-                AlphaCLIPModel.from_pretrained(
-                    folder, dtype=torch.float32, output_loading_info=True
-                ),
-            )
+            with _no_progress_bars():
+                model, report = cast(
+                    tuple[AlphaCLIPModel, dict],
+                    AlphaCLIPModel.from_pretrained(
+                        folder, dtype=torch.float32, output_loading_info=True
+                    ),
+                )
         except RuntimeError as error:  # transformers' word for weights of another shape
             raise ValueError(f"{folder} does not hold an Alpha-CLIP with a text tower.") from error
         wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys")}
@@ -210,6 +213,18 @@ class RegionEncoder:
                 self._context,
                 text[cut:].strip(),
             )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers shows a bar for a file that is read in a blink: not while this holds."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _as_list(regions: Tensor | Sequence[Tensor | None] | None, pictures: int) -> list:

@@ -8,6 +8,7 @@ from alphaclip_gen.cli import main
 from alphaclip_gen.demo import name_regions
 from alphaclip_gen.mini.solids import build_bank
 from alphaclip_gen.mini.world import PLAIN, render_scenes
+from alphaclip_gen.pictures import open_picture
 from alphaclip_gen.show import figure, fit, lit_region, to_pil
 
 
@@ -43,7 +44,7 @@ def test_score_prints_a_row_for_each_region_and_saves_a_figure(scene, capsys, tm
     printed = capsys.readouterr().out
     for name in ("scene.png, 96 x 96, mini", "whole picture", f"box {box}", "mask1.png"):
         assert name in printed
-    assert Image.open(saved).width == 4 * (224 + 10) + 10
+    assert open_picture(saved).width == 4 * (224 + 10) + 10
 
 
 def test_score_chooses_among_the_given_texts(scene, capsys):
@@ -100,8 +101,9 @@ def test_evaluate_mini_writes_what_it_prints(tmp_path, capsys):
 
 def test_demo_names_the_regions_of_a_scene(tmp_path):
     path = name_regions(tmp_path, seed=3, size=96)
-    assert Image.open(path).width > Image.open(path).height
-    assert Image.open(tmp_path / "scene.png").size == (96, 96)
+    wide = open_picture(path)
+    assert wide.width > wide.height
+    assert open_picture(tmp_path / "scene.png").size == (96, 96)
 
 
 def test_lit_region_keeps_the_region_and_drains_the_rest():

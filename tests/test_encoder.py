@@ -110,6 +110,12 @@ def test_a_saved_folder_loads_as_it_was_saved(encoder, image, tmp_path):
     )
 
 
+def test_the_shipped_mini_loads_quietly(capfd):
+    encoder = RegionEncoder.from_pretrained("mini")
+    assert encoder.size == 64
+    assert capfd.readouterr().err == ""
+
+
 def test_refusals(encoder, image, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"guidance model 'nothing' is neither a shipped"):
         RegionEncoder.from_pretrained("nothing")

@@ -4,7 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from PIL import Image
+
+from alphaclip_gen.pictures import open_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -20,7 +21,7 @@ def test_example_ends_in_a_picture(path, tmp_path):
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
     example.main(**ARGUMENTS[path.stem], target=str(tmp_path / "figure.png"))
-    assert Image.open(tmp_path / "figure.png").width > 400
+    assert open_picture(tmp_path / "figure.png").width > 400
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -71,7 +71,7 @@ def region_accuracy(encoder: RegionEncoder, scenes: Scenes) -> dict:
     table: dict = {"questions": len(truth), "captions": len(text)}
     for kind, guess in named.items():
         table[kind] = {**_rates(guess, truth), "by_objects": {}}
-        for objects in sorted(set(number.tolist())):
+        for objects in sorted(set(number.tolist()) - {1}):
             right = (guess == truth)[number == objects]
             table[kind]["by_objects"][objects] = round(right.float().mean().item(), 4)
     return table
@@ -167,7 +167,7 @@ def _rows(result: dict) -> list[tuple[str, ...]]:
 
 
 def _heads(result: dict) -> tuple[str, ...]:
-    numbers = [f"{n} seen" for n in result["accuracy"]["alpha"]["by_objects"]]
+    numbers = [f"of {n}" for n in result["accuracy"]["alpha"]["by_objects"]]
     return ("", "top-1", "shape", "color", *numbers)
 
 
@@ -182,7 +182,9 @@ def _note(result: dict) -> str:
 
 
 def _table(result: dict) -> Table:
-    table = Table(*_heads(result), title=f"{result['model']}, held out", caption=_note(result))
+    table = Table(title=f"{result['model']}, held out", caption=_note(result))
+    for head in _heads(result):
+        table.add_column(head, no_wrap=True)
     for row in _rows(result):
         table.add_row(*row)
     return table
