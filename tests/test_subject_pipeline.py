@@ -169,7 +169,7 @@ def run(pipe, image=None, prompt="on the beach", subject="dog", **options):
 
 
 def same(one, other):
-    torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(one, other, atol=3e-5, rtol=1e-5)  # sums in another order
 
 
 def differ(one, other):
