@@ -45,8 +45,9 @@ def demo(config: Demo, console: Console) -> None:
     for path in (picture, *(mesh or ())):
         console.print(f"   {path}")
     console.print("[bold]To try next[/]")
-    console.print(f"   alphaclip-gen score {config.output / 'scene.png'} --point 0.3,0.3")
-    console.print('   python nerf/optimize.py --prompt "a green snowman"')
+    programs = _shown(Path(sys.executable).parent)
+    console.print(f"   {programs}/alphaclip-gen score {config.output}/scene.png --point 0.3,0.3")
+    console.print(f'   {programs}/python nerf/optimize.py --prompt "a green snowman"')
 
 
 def name_regions(folder: Path, seed: int, size: int = 224) -> Path:
@@ -89,3 +90,8 @@ def make_mesh(config: Demo) -> tuple[Path, ...] | None:
     if subprocess.run(command, check=False).returncode:
         raise OSError(f"{program} failed; its own message stands above.")
     return tuple(folder / name for name in ("turntable.gif", "preview.png", "mesh.glb"))
+
+
+def _shown(path: Path) -> Path:
+    """The path as seen from the working directory, where it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
