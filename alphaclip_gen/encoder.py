@@ -19,11 +19,11 @@ from transformers.utils import logging as transformers_logging
 from .alpha import check_alpha
 from .framing import as_image, check_image, preprocess
 from .pictures import Picture
+from .sources import SHIPPED
 from .vision import AlphaCLIPModel, pixel_values
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = Path(__file__).parent / "weights"
 EMBEDDED = ("mini",)
 """Towers that are shipped inside the package."""
 
@@ -62,7 +62,7 @@ class RegionEncoder:
         Raises:
             FileNotFoundError: neither a shipped name nor a folder with a config.json.
         """
-        folder = WEIGHTS / name_or_path if str(name_or_path) in EMBEDDED else Path(name_or_path)
+        folder = SHIPPED / name_or_path if str(name_or_path) in EMBEDDED else Path(name_or_path)
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(
                 f"guidance model {str(name_or_path)!r} is neither a shipped name "
