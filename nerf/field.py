@@ -54,6 +54,7 @@ class Proportion:
     depth: float = 0.5
     taper: float = 0.0
     roundness: float = 2.0
+    hole: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,14 @@ def blob_logits(
     axis = torch.linspace(-1, 1, size)
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     widening = 1 - proportion.taper * (y / proportion.height).clamp(-1, 1)
-    scaled = [
-        (x / (proportion.width * widening)).abs(),
-        (y / proportion.height).abs(),
-        (z / (proportion.depth * widening)).abs(),
-    ]
-    radius = sum((s + 1e-6) ** proportion.roundness for s in scaled) ** (1 / proportion.roundness)
+    across = [x / (proportion.width * widening), z / (proportion.depth * widening)]
     smallest = min(proportion.width, proportion.height, proportion.depth)
+    if proportion.hole > 0:
+        rim = (1 - proportion.hole) / 2
+        across = [(torch.hypot(*across) - (1 - rim)) / rim]
+        smallest = min(proportion.height, rim * proportion.width, rim * proportion.depth)
+    scaled = [part.abs() + 1e-6 for part in (*across, y / proportion.height)]
+    radius = sum(s**proportion.roundness for s in scaled) ** (1 / proportion.roundness)
     return (slope * smallest * (1 - radius)).view(1, 1, size, size, size)
 
 

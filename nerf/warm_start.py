@@ -25,8 +25,9 @@ PROPORTIONS = (
     Proportion(0.35, 0.65, 0.35),
     Proportion(0.5, 0.6, 0.5, taper=0.7),
     Proportion(0.5, 0.6, 0.5, taper=-0.5),
+    Proportion(0.7, 0.22, 0.7, hole=0.4),
 )
-"""Ball, box, flat, thin, tall, narrow above, narrow below."""
+"""Ball, box, flat, thin, tall, narrow above, narrow below, ring."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import math
 import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -45,18 +46,20 @@ class Config:
         radius: largest perturbation, as the L2 norm over a picture's pixels in [0, 1].
         examples: about how many regions a step; every visible object of a scene is one.
         ease: fraction of the steps over which scenes go from one plain solid each to the full mix.
-        learning_rate: peak of the warm-up and cosine schedule.
+        learning_rate: peak of the warm-up and cosine schedule, for matrices between layers (Muon).
+        edge_rate: the same for all other weights (AdamW).
         save_minutes: time between checkpoints.
     """
 
     output: Path = Path("runs/mini")
     seed: int = 0
-    steps: int = 2300
-    adversarial_steps: int = 200
+    steps: int = 3600
+    adversarial_steps: int = 250
     radius: float = 1.5
     examples: int = 150
-    ease: float = 0.47
-    learning_rate: float = 1e-3
+    ease: float = 0.21
+    learning_rate: float = 2e-3
+    edge_rate: float = 1e-3
     save_minutes: float = 4.0
 
 
@@ -88,18 +91,18 @@ def main(config: Config) -> None:
     model = new_model(tokenizer)
     model.set_attn_implementation("eager")  # two thirds of SDPA's step time here
     learner, average = Learner(model), copy.deepcopy(model)
-    optimizer = _optimizer(learner, config)
+    optimizers = new_optimizers(learner, config)
     checkpoint = config.output / "checkpoint.pt"
-    start = _resume(checkpoint, learner, average, optimizer) if checkpoint.exists() else 0
+    start = _resume(checkpoint, learner, average, optimizers) if checkpoint.exists() else 0
     bank = _cached_bank(config)
     log = _Log(config.output / "log.jsonl")
     if start == 0:
         log.write(config={**asdict(config), "output": str(config.output)})
     saved = time.monotonic()
     for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config.steps)
-        figures = train_step(learner, tokenizer, optimizer, bank, config, step)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = group["peak"] * _schedule(step, config.steps)
+        figures = train_step(learner, tokenizer, optimizers, bank, config, step)
         _follow(average, model)
         if step % 20 == 0:
             log.write(step=step, **figures)
@@ -108,7 +111,7 @@ def main(config: Config) -> None:
         if step == config.steps - config.adversarial_steps - 1:
             save(average, tokenizer, config.output / "before-adversarial")
         if time.monotonic() - saved > 60 * config.save_minutes:
-            _save_checkpoint(checkpoint, step + 1, learner, average, optimizer)
+            _save_checkpoint(checkpoint, step + 1, learner, average, optimizers)
             saved = time.monotonic()
     save(average, tokenizer, config.output / "mini")
     log.write(step=config.steps, held_out=quick_accuracy(average, tokenizer, config.seed + 1))
@@ -117,7 +120,7 @@ def main(config: Config) -> None:
 def train_step(
     learner: Learner,
     tokenizer: PreTrainedTokenizerFast,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     bank: SpriteBank,
     config: Config,
     step: int,
@@ -136,10 +139,11 @@ def train_step(
         image = perturb(learner, tokenizer, examples, rng, config.radius, generator)
         examples = replace(examples, image=image)
     loss, accuracy = contrast(learner, tokenizer, examples, rng)
-    optimizer.zero_grad(set_to_none=True)
+    learner.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     scale = learner.model.logit_scale
     with torch.no_grad():
         scale.clamp_(max=math.log(30))
@@ -365,11 +369,26 @@ def save(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path
     tokenizer.save_pretrained(folder)
 
 
-def _optimizer(learner: Learner, config: Config) -> torch.optim.Optimizer:
-    decayed = [p for p in learner.parameters() if p.ndim >= 2]
-    plain = [p for p in learner.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+def new_optimizers(learner: Learner, config: Config) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for matrices between layers, AdamW for the rest; each group knows its peak rate.
+
+    Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon; part of torch since 2.9.
+    """
+    named = list(learner.named_parameters())
+    hidden = [p for name, p in named if p.ndim == 2 and ".layers." in name]
+    chosen = {id(p) for p in hidden}
+    rest = [p for _, p in named if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": 0.05},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    muon = torch.optim.Muon(
+        hidden, lr=config.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+    )
+    adam = torch.optim.AdamW(groups, lr=config.edge_rate, betas=(0.9, 0.98), fused=True)
+    for group in (*muon.param_groups, *adam.param_groups):
+        group["peak"] = group["lr"]
+    return muon, adam
 
 
 def _schedule(step: int, steps: int, warm_up: int = 60) -> float:
@@ -389,13 +408,13 @@ def _save_checkpoint(
     step: int,
     learner: Learner,
     average: AlphaCLIPModel,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
     state = {
         "step": step,
         "learner": learner.state_dict(),
         "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
     torch.save(state, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
@@ -405,12 +424,13 @@ def _resume(
     path: Path,
     learner: Learner,
     average: AlphaCLIPModel,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> int:
     state = torch.load(path, weights_only=True)
     learner.load_state_dict(state["learner"])
     average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, part in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(part)
     return state["step"]
 
 
