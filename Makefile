@@ -14,7 +14,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -33,6 +33,10 @@ lint: $(VENV)/.installed-test  ## check style and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed-diffusion  ## measure what focus costs, ours / stock: outputs/bench
+	@echo "==> bench: writing to outputs/bench"
+	@$(VENV)/bin/alphaclip-gen bench --output outputs/bench $(ARGS)
 
 clean:  ## remove .venv, caches and built packages (outputs/ stays)
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

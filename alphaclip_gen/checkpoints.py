@@ -6,16 +6,20 @@ a file is run (see `safe_files`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from .dialects import ALPHA, State, name_in
 from .processor import AlphaCLIPImageProcessor
-from .sources import Checkpoint, PathLike, read_checkpoint
+from .published import weights_folder
+from .recognition import Checkpoint
+from .sources import PathLike, read_checkpoint, read_json
 from .vision import (
     AlphaCLIPConfig,
     AlphaCLIPModel,
@@ -28,6 +32,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 _TEXT_SIDE = re.compile(r"text_model\..*|text_projection\.weight|logit_scale")
 _FOREIGN_TEXT = re.compile(r"text\..*")  # open_clip with a text tower from transformers
+_PROCESSOR = "preprocessor_config.json"
 _LISTED = 8
 
 
@@ -76,13 +81,14 @@ def load_model(
     Args:
         name_or_path: as in `load_tower`.
         pretrained: as in `load_tower`.
-        text: where the text tower comes from when the checkpoint has none: the CLIP that it was
-            tuned from. With published Alpha-CLIPs goes OpenAI's CLIP of the same architecture.
+        text: the CLIP that the checkpoint was tuned from, where it has no text tower. With a
+            published Alpha-CLIP goes OpenAI's of the same architecture: its file in
+            `weights_folder()` (such as ViT-L-14.pt), else from the Hub.
         subfolder: as in `load_tower`.
         dtype: of the weights.
     """
     checkpoint = read_checkpoint(name_or_path, pretrained, subfolder)
-    return make_model(checkpoint, None if text is None else read_checkpoint(text), dtype)
+    return make_model(checkpoint, text_side(checkpoint, text), dtype)
 
 
 def load_processor(
@@ -90,6 +96,23 @@ def load_processor(
 ) -> AlphaCLIPImageProcessor:
     """The image processor for the tower of the same name: its size and normalization."""
     return make_processor(read_checkpoint(name_or_path, pretrained, subfolder))
+
+
+def text_side(checkpoint: Checkpoint, text: PathLike | None = None) -> Checkpoint:
+    """Where the text tower comes from: `text`, the checkpoint itself, or what was published."""
+    if text is not None:
+        return read_checkpoint(text)
+    if checkpoint.text is not None or checkpoint.published is None:
+        return checkpoint
+    base = checkpoint.published.architecture
+    file = weights_folder() / base.clip_file
+    try:
+        return read_checkpoint(file if file.is_file() else base.clip)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{checkpoint.source} holds no text tower; its own is that of OpenAI's {base.name}. "
+            f"{error} Or put OpenAI's {base.clip_file} into {weights_folder()}, or pass text=."
+        ) from error
 
 
 def make_tower(
@@ -150,10 +173,13 @@ def make_model(
 def make_processor(checkpoint: Checkpoint) -> AlphaCLIPImageProcessor:
     """The image processor of a checkpoint that was read."""
     folder = checkpoint.folder
-    if folder and (folder / "preprocessor_config.json").is_file():
-        return AlphaCLIPImageProcessor.from_pretrained(folder)
-    normalization = checkpoint.normalization or {}
-    return AlphaCLIPImageProcessor.for_side(checkpoint.vision.image_size, **normalization)
+    if not checkpoint.look and folder and (folder / _PROCESSOR).is_file():
+        settings = read_json(folder / _PROCESSOR)
+        size, crops = settings.get("size"), settings.get("do_center_crop")
+        if crops is None:  # SigLIP's, which resize to an exact size, do not say that they don't
+            crops = not (isinstance(size, dict) and "height" in size)
+        return AlphaCLIPImageProcessor.from_pretrained(folder, do_center_crop=crops)
+    return AlphaCLIPImageProcessor.for_side(checkpoint.vision.image_size, **checkpoint.look or {})
 
 
 def _make(
@@ -172,7 +198,20 @@ def _make(
     _check_weights(state, shapes, checkpoint)
     # Copies, since tensors of a file lie unaligned in memory: slower, and 1e-7 off the base.
     named = {name.removeprefix(prefix): value.clone() for name, value in state.items()}
-    return kind.from_pretrained(None, config=config, state_dict=named, dtype=dtype).eval()
+    with no_progress_bar():
+        return kind.from_pretrained(None, config=config, state_dict=named, dtype=dtype).eval()
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """transformers shows a bar for weights that are in memory already: not while this holds."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _check_weights(

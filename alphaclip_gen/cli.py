@@ -154,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], object], Any]:
     """The chosen program and its settings."""
+    from .bench import Bench, bench
     from .conversion import Convert, convert_command
     from .demo import Demo, demo
     from .evaluate_3d import EvaluateTextTo3D, run
@@ -163,6 +164,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
         Score: score,
         Demo: demo,
         Convert: convert_command,
+        Bench: bench,
         EvaluateMini: evaluate_mini,
         EvaluateTextTo3D: lambda config, console: run(config),
     }
@@ -174,6 +176,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
         Annotated[Score, named("score")]
         | Annotated[Demo, named("demo")]
         | Annotated[Convert, named("convert")]
+        | Annotated[Bench, named("bench")]
         | Annotated[evaluations, named("evaluate", description="Measure against held-out data.")]
     )
     config = tyro.cli(commands, args=arguments, prog="alphaclip-gen", description=__doc__)

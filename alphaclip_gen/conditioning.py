@@ -10,23 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MethodType, TracebackType
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from transformers import PreTrainedModel
 
-from .attention_focus import FOCUSED, focus_attention
 from .baselines import Baseline, BaselineImageProcessor
+from .families import Place, further_changes, is_llava, processor_place, resizes_itself, tower_place
+from .fitting import fitting, taking_alpha
 from .pictures import picture_channels
-from .processor import AlphaCLIPImageProcessor
+from .processor import AlphaCLIPFrameProcessor, AlphaCLIPImageProcessor
 from .regions import alpha_from_box, as_alpha_map
-from .vision import AlphaCLIPVisionModel, AlphaCLIPVisionModelWithProjection
-
-TAKE_ALPHA = (AlphaCLIPVisionModel, AlphaCLIPVisionModelWithProjection, *FOCUSED.values())
 
 Tower = PreTrainedModel | Baseline | str | os.PathLike
 
@@ -70,6 +67,11 @@ def _rgba(channels: Tensor, mask: Any) -> Image.Image:
         size = (color.shape[-2], color.shape[-1])
         is_box = isinstance(mask, list | tuple) or getattr(mask, "shape", None) == (4,)
         transparency = alpha_from_box(mask, size) if is_box else as_alpha_map(mask, size)
+        if len(transparency) != 1:
+            raise ValueError(
+                f"alpha_mask has batch {len(transparency)}; expected one mask for one picture, or "
+                f"a list of pictures with a list of masks. union(masks) makes one of several."
+            )
     pixels = torch.cat([color, transparency.to(color)], dim=1)[0]
     return to_pil_image((pixels * 255).round().byte().cpu())
 
@@ -81,8 +83,9 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
     """Makes the pipeline take RGBA pictures, alpha = 1 where it shall look; returns the way back.
 
     RGB pictures attend everywhere. Focusing a focused pipeline replaces the tower; its own is kept
-    for `unfocus`. CPU offload stays as it was. A focused pipeline can be saved; once loaded again,
-    focus(pipe) gives it back what is not saved (Paint by Example needs its tower again too).
+    for `unfocus`. CPU offload stays as it was. A focused pipeline can be saved, and loaded wherever
+    alphaclip_gen is imported. Videos and LLaVA then need focus(pipe) again, Paint by Example with
+    its tower, and IP-Adapters are loaded again as ever.
 
     Args:
         pipe: a diffusers pipeline with an image encoder, or transformers' LLaVA.
@@ -101,8 +104,9 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
     >>> with focus(pipe, tower):
     ...     images = pipe(image=rgba).images
     """
-    place, slot = _tower_place(pipe), _processor_place(pipe, processor)
-    own, stock_tower = place.value, _original(pipe, place)
+    place, slot = tower_place(pipe), processor_place(pipe, processor)
+    done = _focus_of(pipe) or Focus(pipe)
+    own, stock_tower = place.value, done.before(place)
     if any(hasattr(module, "_diffusers_hook") for module in own.modules()):
         raise ValueError(
             "the image encoder of pipe is group offloaded; call focus(pipe, tower) before "
@@ -114,25 +118,27 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
         tower = load_tower(tower)
     baseline = tower if callable(tower) and not isinstance(tower, nn.Module) else None
     with _offload_paused(pipe):
-        if baseline is not None:
-            chosen = stock_tower
-        else:
-            chosen = _that_takes_alpha(own if tower is None else tower)
-            chosen = _fitting(pipe, place, stock_tower, chosen)
-        done = _focus_of(pipe) or Focus(pipe)
+        chosen = stock_tower
+        if baseline is None:
+            given = taking_alpha(own if tower is None else tower)
+            chosen = fitting(pipe, place, stock_tower, given)
         pipe.__dict__["_alpha_focus"] = done
         if chosen is not own:
             done.replace(place, chosen.to(own.device, own.dtype).eval())
-        if processor is None or _is_llava(pipe):
-            processor = _processor_for(pipe, slot, chosen, baseline)
+        if processor is None or is_llava(pipe):
+            processor = _processor_for(pipe, slot, done.before(slot), chosen, baseline)
         if processor is not slot.value:
             done.replace(slot, processor)
-        _settle_family(pipe, done, slot)
+        for further, value in further_changes(pipe, slot):
+            done.replace(further, value)
     return done
 
 
 def unfocus(pipe: Any) -> None:
-    """Gives the pipeline its own image encoder, processor and settings back."""
+    """Gives the pipeline its own image encoder, processor and settings back.
+
+    What somebody else has replaced since, such as another IP-Adapter's tower, is left as it is.
+    """
     done = _focus_of(pipe)
     if done is None:
         raise ValueError(f"pipe ({type(pipe).__name__}) is not focused; focus(pipe) comes first.")
@@ -141,21 +147,8 @@ def unfocus(pipe: Any) -> None:
         del pipe.__dict__["_alpha_focus"]
 
 
-class Place(NamedTuple):
-    """An attribute of a pipeline, or of a part of it."""
-
-    owner: Any
-    name: str
-
-    @property
-    def value(self) -> Any:
-        return getattr(self.owner, self.name)
-
-    def put(self, value: Any) -> None:
-        if self.name in getattr(self.owner, "components", {}):
-            self.owner.register_modules(**{self.name: value})  # saving records the new class
-        else:
-            setattr(self.owner, self.name, value)
+def _focus_of(pipe: Any) -> "Focus | None":
+    return getattr(pipe, "__dict__", {}).get("_alpha_focus")
 
 
 @dataclass
@@ -163,7 +156,7 @@ class Focus:
     """What `focus` replaced; as a context manager it ends in `unfocus`."""
 
     pipe: Any
-    replaced: list[tuple[Place, Any]] = field(default_factory=list)
+    replaced: list["Change"] = field(default_factory=list)
 
     def __enter__(self) -> Any:
         return self.pipe
@@ -179,177 +172,66 @@ class Focus:
     @property
     def changes(self) -> list[str]:
         """Names of what was replaced, in the pipeline's own words."""
-        return [place.name for place, _ in self.replaced]
+        return [change.place.name for change in self.replaced]
 
     def before(self, place: Place) -> Any:
         """What was there before focus, or is there still."""
-        known = (value for other, value in self.replaced if _same(other, place))
-        return next(known, place.value)
+        standing = (one.before for one in self.replaced if one.is_at(place) and one.stands)
+        return next(standing, place.value)
 
     def replace(self, place: Place, value: Any) -> None:
         """Puts the value there; what was there first is kept for the way back."""
-        if not any(_same(other, place) for other, _ in self.replaced):
-            self.replaced.append((place, place.value))
+        before = self.before(place)
         place.put(value)
+        self.replaced = [one for one in self.replaced if not one.is_at(place)]
+        self.replaced.append(Change(place, before, value))
 
     def restore(self) -> None:
-        """Puts everything back; a tower comes back where its successor was."""
-        for place, value in self.replaced:
-            if isinstance(value, nn.Module):
-                value.to(place.value.device, place.value.dtype)
-            if isinstance(value, MethodType):
-                delattr(place.owner, place.name)  # its class's own comes to light
-            else:
-                place.put(value)
+        """Puts everything back that is still as `focus` left it."""
+        for change in self.replaced:
+            if change.stands:
+                change.undo()
         self.replaced.clear()
 
 
-def _same(one: Place, other: Place) -> bool:
-    return one.owner is other.owner and one.name == other.name
+class Change(NamedTuple):
+    """What was at a place before focus, and what focus put there."""
+
+    place: Place
+    before: Any
+    after: Any
+
+    def is_at(self, place: Place) -> bool:
+        """Whether it is about that place."""
+        return self.place.owner is place.owner and self.place.name == place.name
+
+    @property
+    def stands(self) -> bool:
+        """Whether nobody else has replaced it since."""
+        return self.place.value is self.after
+
+    def undo(self) -> None:
+        """Puts back what was there; a tower comes back where its successor was."""
+        if isinstance(self.before, nn.Module):
+            self.before.to(self.after.device, self.after.dtype)
+        if isinstance(self.before, MethodType):
+            delattr(self.place.owner, self.place.name)  # its class's own comes to light
+        else:
+            self.place.put(self.before)
 
 
-def _focus_of(pipe: Any) -> Focus | None:
-    return getattr(pipe, "__dict__", {}).get("_alpha_focus")
+# Processors
 
 
-def _original(pipe: Any, place: Place) -> Any:
-    done = _focus_of(pipe)
-    return done.before(place) if done else place.value
-
-
-# What a pipeline has, and what it needs
-
-
-def _tower_place(pipe: Any) -> Place:
-    if _is_llava(pipe):
-        return Place(pipe.model, "vision_tower")
-    if "image_encoder" not in getattr(pipe, "components", {}):
-        raise TypeError(
-            f"pipe is a {type(pipe).__name__}; expected a diffusers pipeline with an image_encoder "
-            f"or transformers' LLaVA."
-        )
-    encoder = pipe.image_encoder
-    if encoder is None:
-        raise ValueError(
-            "pipe has no image encoder yet; pipe.load_ip_adapter(...) loads one, or pass "
-            "image_encoder= when loading the pipeline."
-        )
-    if _is_paint_by_example(encoder):
-        return Place(encoder, "model")
-    return Place(pipe, "image_encoder")
-
-
-def _processor_place(pipe: Any, processor: Any) -> Place:
-    if not _is_llava(pipe):
-        has = "feature_extractor" in pipe.components
-        return Place(pipe, "feature_extractor" if has else "image_processor")
-    if processor is None:
-        raise ValueError(
-            "processor is missing; expected the LlavaProcessor in use, whose image processor must "
-            "take RGBA too: focus(model, tower, processor=processor)."
-        )
-    return Place(processor, "image_processor")
-
-
-def _is_llava(pipe: Any) -> bool:
-    return hasattr(getattr(pipe, "model", None), "vision_tower")
-
-
-def _is_paint_by_example(owner: Any) -> bool:
-    return hasattr(owner, "uncond_vector") and hasattr(owner, "model")
-
-
-class Shape(NamedTuple):
-    """The sizes of a tower that a pipeline may be tied to; projection 0 is none."""
-
-    width: int
-    tokens: int
-    projection: int
-
-    def __str__(self) -> str:
-        last = f"projection {self.projection}" if self.projection else "no projection"
-        return f"width {self.width}, {self.tokens} tokens and {last}"
-
-
-PUBLISHED = {
-    "Alpha-CLIP ViT-B/16": Shape(768, 197, 512),
-    "Alpha-CLIP ViT-L/14": Shape(1024, 257, 768),
-    "Alpha-CLIP ViT-L/14@336px": Shape(1024, 577, 768),
-}
-
-
-def _shape(tower: Any) -> Shape:
-    embeddings = getattr(tower, "vision_model", tower).embeddings
-    projection = getattr(tower, "visual_projection", None)
-    return Shape(
-        tower.config.hidden_size,
-        embeddings.num_positions,
-        0 if projection is None else projection.out_features,
-    )
-
-
-def _needs(pipe: Any, place: Place, own: Any) -> list[str]:
-    """Which fields of its own tower's Shape the pipeline is tied to."""
-    if _is_paint_by_example(place.owner):
-        return ["width"]
-    if not hasattr(own, "visual_projection"):
-        return ["width", "tokens"]
-    needs = ["projection"]
-    adapters = getattr(getattr(pipe, "unet", None), "encoder_hid_proj", None)
-    layers = getattr(adapters, "image_projection_layers", [])
-    if any(not hasattr(layer, "image_embeds") for layer in layers):
-        needs.append("width")  # IP-Adapter Plus reads the tokens
-    if _fixes_size(pipe):
-        needs.append("tokens")
-    return needs
-
-
-def _fixes_size(pipe: Any) -> bool:
-    """Whether the pipeline resizes pictures for the tower itself: Stable Video Diffusion does."""
-    return hasattr(pipe, "video_processor") and "feature_extractor" in pipe.components
-
-
-def _fitting(pipe: Any, place: Place, own: Any, tower: Any) -> Any:
-    """The tower, without its projection where the pipeline wants none; raises if it cannot fit."""
-    if not hasattr(own, "visual_projection"):
-        tower = getattr(tower, "vision_model", tower)
-    needs, wanted, got = _needs(pipe, place, own), _shape(own), _shape(tower)
-
-    def fits(shape: Shape) -> bool:
-        return all(getattr(shape, need) == getattr(wanted, need) for need in needs)
-
-    if fits(got):
-        return tower
-    known = [name for name, shape in PUBLISHED.items() if fits(shape)]
-    raise ValueError(
-        f"tower ({type(tower).__name__}) has {got}; {type(pipe).__name__} needs the "
-        f"{' and '.join(needs)} of its own {type(own).__name__}, which has {wanted}. "
-        f"{' and '.join(known) or 'No published Alpha-CLIP'} would fit; focus(pipe) without a "
-        f"tower focuses its own, without training."
-    )
-
-
-def _that_takes_alpha(tower: Any) -> Any:
-    if isinstance(tower, TAKE_ALPHA):
-        return tower
-    if type(tower) in FOCUSED:
-        return focus_attention(tower)
-    raise TypeError(
-        f"tower is a {type(tower).__name__}; expected an Alpha-CLIP vision model, a baseline "
-        f"or one of {', '.join(kind.__name__ for kind in FOCUSED)}."
-    )
-
-
-# Processors and families
-
-
-def _processor_for(pipe: Any, slot: Place, tower: Any, baseline: Baseline | None) -> Any:
-    stock = _original(pipe, slot)
+def _processor_for(
+    pipe: Any, slot: Place, stock: Any, tower: Any, baseline: Baseline | None
+) -> Any:
+    """The processor that is there if it suits the tower, else one for RGBA with stock settings."""
     if baseline is not None:
         return BaselineImageProcessor(stock, baseline)
     if _suits(slot.value, tower):
         return slot.value
-    kind = AlphaCLIPFrameProcessor if _fixes_size(pipe) else AlphaCLIPImageProcessor
+    kind = AlphaCLIPFrameProcessor if resizes_itself(pipe) else AlphaCLIPImageProcessor
     return _alpha_processor(kind, stock, tower)
 
 
@@ -375,72 +257,6 @@ def _alpha_processor(
         return kind(**settings | {"size": {"shortest_edge": side}, "crop_size": square})
     without_crop = {"do_center_crop": False, "crop_size": square}  # SigLIP's have no such settings
     return kind(**without_crop | settings)
-
-
-def _settle_family(pipe: Any, done: Focus, slot: Place) -> None:
-    """What a family needs besides tower and processor."""
-    video = Place(pipe, "video_processor")
-    if hasattr(*video) and not isinstance(video.value, ColorProcessor):
-        done.replace(video, ColorProcessor(video.value))
-    if _is_llava(pipe):
-        done.replace(Place(pipe.config, "vision_config"), pipe.model.vision_tower.config)
-        count = MethodType(_count_color_tokens, slot.owner)
-        done.replace(Place(slot.owner, "replace_image_token"), count)
-
-
-class AlphaCLIPFrameProcessor(AlphaCLIPImageProcessor):
-    """AlphaCLIPImageProcessor for pictures that the pipeline has resized, RGBA floats.
-
-    Bicubic resizing overshoots [0, 1]; alpha is cut there, color stays as it is.
-    """
-
-    __module__ = __name__.rpartition(".")[0]
-
-    @no_type_check
-    def process_image(self, image, *args, **kwargs):
-        """(channels, height, width) of one picture."""
-        image = super().process_image(image, *args, **kwargs)
-        if image.is_floating_point() and len(image) == 4:
-            return torch.cat([image[:3], image[3:].clamp(0, 1)])
-        return image
-
-
-class ColorProcessor:
-    """A video processor whose first frame is the picture's color, as it is under transparency.
-
-    The same RGBA picture goes to the vision tower, with alpha, and to the VAE, which takes color.
-    """
-
-    def __init__(self, processor: Any):
-        self.processor = processor
-
-    def preprocess(self, image: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The processor's result for the color of the picture or pictures."""
-        return self.processor.preprocess(_color(image), *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "processor":  # not yet set, while being copied
-            raise AttributeError(name)
-        return getattr(self.processor, name)
-
-
-def _color(image: Any) -> Any:
-    if isinstance(image, list | tuple):
-        return [_color(one) for one in image]
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, np.ndarray) and image.ndim > 2:
-        return image[..., :3]
-    if isinstance(image, Tensor) and image.ndim > 2 and image.shape[-3] == 4:
-        return image[..., :3, :, :]
-    return image
-
-
-def _count_color_tokens(processor: Any, image_inputs: Any, image_idx: int, **kwargs: Any) -> str:
-    """LlavaProcessor.replace_image_token, which cannot tell the size of four channels."""
-    color = [values[:3] for values in image_inputs["pixel_values"]]
-    inputs = {**image_inputs, "pixel_values": color}
-    return type(processor).replace_image_token(processor, inputs, image_idx, **kwargs)
 
 
 # Offload

@@ -6,7 +6,6 @@ position embedding, into a stock CLIP of three channels that programs without us
 
 import json
 import logging
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,15 @@ from transformers import (
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
-from .checkpoints import Tower, make_model, make_processor, make_tower
+from .checkpoints import Tower, make_model, make_processor, make_tower, no_progress_bar
 from .dialects import ALPHA, Layout, State, fold_alpha, from_transformers
 from .published import LICENSE
-from .sources import OPEN_CLIP_CONFIG, Checkpoint, PathLike, read_checkpoint
+from .recognition import Checkpoint
+from .sources import OPEN_CLIP_CONFIG, PathLike, read_checkpoint
+from .tokenizer import find_tokenizer
 from .vision import AlphaCLIPModel, AlphaCLIPVisionModel
 
 logger = logging.getLogger(__name__)
@@ -41,13 +43,6 @@ FILES = {
     "open_clip": "open_clip_model.safetensors",
 }
 """The file that each layout but transformers' is written to."""
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-)
 
 
 def to_stock(model: Tower | AlphaCLIPModel) -> PreTrainedModel:
@@ -65,9 +60,10 @@ def to_stock(model: Tower | AlphaCLIPModel) -> PreTrainedModel:
         settings["vision_config"] = {**settings["vision_config"], "model_type": "clip_vision_model"}
     elif isinstance(model, AlphaCLIPVisionModel):
         kind = CLIPVisionModel
-    stock = kind.from_pretrained(
-        None, config=config(**settings), state_dict=state, dtype=model.dtype
-    )
+    with no_progress_bar():
+        stock = kind.from_pretrained(
+            None, config=config(**settings), state_dict=state, dtype=model.dtype
+        )
     return stock.eval()
 
 
@@ -108,13 +104,15 @@ def export(
     state = {name: value.contiguous() for name, value in state_in(model, layout, fold).items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILES[layout]
+    part = path.with_suffix(".part")
     if layout == "open_clip":
-        save_file(state, path)
+        save_file(state, part)
         if isinstance(model, AlphaCLIPModel) and state["visual.conv1.weight"].shape[1] == 3:
             text = json.dumps({"model_cfg": open_clip_config(model)}, indent=2)
             (folder / OPEN_CLIP_CONFIG).write_text(text + "\n", encoding="utf-8")
     else:
-        torch.save(state, path)
+        torch.save(state, part)
+    part.replace(path)
     return path
 
 
@@ -182,7 +180,7 @@ def convert(
     """What was read of `source` and where it was written, in another layout.
 
     The text tower goes along where there is one. A folder of transformers also gets the image
-    processor, and the tokenizer's files when the source (or `text`) is a folder that has them.
+    processor and, with a text tower, the tokenizer, so that RegionEncoder.from_pretrained opens it.
 
     Args:
         source: as `load_tower`'s name_or_path.
@@ -205,11 +203,13 @@ def convert(
     else:
         model = make_tower(checkpoint, dtype=dtype)
     rows = _rows(checkpoint, words)
+    is_folder = layout == "transformers"
+    tokenizer = _tokenizer(words) if is_folder and isinstance(model, AlphaCLIPModel) else None
     path = export(model, folder, layout, fold)
-    if layout == "transformers":
+    if is_folder:
         make_processor(checkpoint).save_pretrained(folder)
-        if isinstance(model, AlphaCLIPModel):
-            _copy_tokenizer(words, folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
     kept = "folded into the position embedding" if fold else "not folded"
     rows.append(
         ("written", f"{path} ({layout}, {str(dtype).removeprefix('torch.')}; alpha {kept})")
@@ -217,10 +217,13 @@ def convert(
     return Conversion(tuple(rows), path)
 
 
-def _copy_tokenizer(words: Checkpoint, folder: Path) -> None:
-    for name in _TOKENIZER:
-        if words.folder and (words.folder / name).is_file():
-            shutil.copyfile(words.folder / name, folder / name)
+def _tokenizer(words: Checkpoint) -> PreTrainedTokenizerBase | None:
+    tokenizer = find_tokenizer(words)
+    if tokenizer is None:
+        logger.warning(
+            "%s has no tokenizer, and CLIP's is not installed: none is written.", words.source
+        )
+    return tokenizer
 
 
 def _rows(checkpoint: Checkpoint, words: Checkpoint) -> list[tuple[str, str]]:

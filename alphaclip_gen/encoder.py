@@ -2,30 +2,27 @@
 
 import difflib
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from torchvision.transforms.functional import normalize
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .alpha import check_alpha
-from .framing import as_image, check_image, preprocess
+from .checkpoints import make_model, make_processor, text_side
+from .framing import as_image, preprocess
 from .pictures import Picture
-from .sources import SHIPPED
-from .vision import AlphaCLIPModel, pixel_values
+from .processor import AlphaCLIPImageProcessor
+from .sources import PathLike, read_checkpoint
+from .tokenizer import load_tokenizer
+from .vision import AlphaCLIPModel
 
 logger = logging.getLogger(__name__)
-
-EMBEDDED = ("mini",)
-"""Towers that are shipped inside the package."""
 
 
 @dataclass(frozen=True)
@@ -42,49 +39,62 @@ class RegionFeatures:
 
 
 class RegionEncoder:
-    """An Alpha-CLIP with its tokenizer.
+    """An Alpha-CLIP with its tokenizer and its way to see pictures.
+
+    Args:
+        model: is frozen, and put in evaluation mode.
+        tokenizer: of its text tower.
+        processor: tells its normalization and how to frame pictures; CLIP's by default.
 
     >>> encoder = RegionEncoder.from_pretrained("mini")
     >>> box = alpha_from_box((10, 10, 40, 50), size=(64, 64))
     >>> encoder.score("scene.png", ["a red cone", "a blue torus"], box)
     """
 
-    def __init__(self, model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(
+        self,
+        model: AlphaCLIPModel,
+        tokenizer: PreTrainedTokenizerBase,
+        processor: AlphaCLIPImageProcessor | None = None,
+    ):
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.processor = processor or AlphaCLIPImageProcessor.for_side(self.size)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike = "mini", device: str | torch.device = "cpu"
+        cls,
+        name_or_path: PathLike = "mini",
+        pretrained: PathLike | None = None,
+        *,
+        text: PathLike | None = None,
+        subfolder: str = "",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "RegionEncoder":
-        """The encoder of a shipped name or of a folder that transformers saved.
+        """The encoder of a shipped name, or of any checkpoint with a text tower.
+
+        Args:
+            name_or_path: as in `load_tower`: a file, folder, Hub id, published or shipped name.
+            pretrained: as in `load_tower`: open_clip's tag or file.
+            text: as in `load_model`: the CLIP that brings the text tower, where there is none.
+            subfolder: as in `load_tower`.
+            device: where it runs.
+            dtype: of the weights.
 
         Raises:
-            FileNotFoundError: neither a shipped name nor a folder with a config.json.
+            FileNotFoundError: nothing bears the name, or its tokenizer is nowhere.
+            ValueError: damaged, incomplete, of another size, or without a text tower.
+
+        >>> RegionEncoder.from_pretrained("ViT-L-14.pt")
+        >>> RegionEncoder.from_pretrained("clip_l14_grit20m_fultune_2xe", text="ViT-L-14.pt")
+        >>> RegionEncoder.from_pretrained("ViT-B-32", "laion2b_s34b_b79k", device="cuda")
         """
-        folder = SHIPPED / name_or_path if str(name_or_path) in EMBEDDED else Path(name_or_path)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(
-                f"guidance model {str(name_or_path)!r} is neither a shipped name "
-                f"({', '.join(EMBEDDED)}) nor a folder with config.json, model.safetensors and a "
-                f"tokenizer, as save_pretrained() writes them."
-            )
-        try:
-            with _no_progress_bars():
-                model, report = cast(
-                    tuple[AlphaCLIPModel, dict],
-                    AlphaCLIPModel.from_pretrained(
-                        folder, dtype=torch.float32, output_loading_info=True
-                    ),
-                )
-        except RuntimeError as error:  # transformers' word for weights of another shape
-            raise ValueError(f"{folder} does not hold an Alpha-CLIP with a text tower.") from error
-        wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys")}
-        if any(wrong.values()):
-            raise ValueError(f"{folder} does not hold an Alpha-CLIP with a text tower: {wrong}.")
-        module: torch.nn.Module = model  # transformers' own `to` is typed as a plain function
-        module.to(device)
-        return cls(model, AutoTokenizer.from_pretrained(folder))
+        checkpoint = read_checkpoint(name_or_path, pretrained, subfolder)
+        words = text_side(checkpoint, text)
+        model = make_model(checkpoint, words, dtype)
+        torch.nn.Module.to(model, device)  # transformers' own is typed as a plain function
+        return cls(model, load_tokenizer(words), make_processor(checkpoint))
 
     @property
     def device(self) -> torch.device:
@@ -103,11 +113,24 @@ class RegionEncoder:
         """What similarities are multiplied by before a softmax over texts."""
         return self.model.logit_scale.exp().item()
 
+    @property
+    def geometry(self) -> str:
+        """How pictures are framed where a call does not say: as in training, but nothing is lost.
+
+        Towers trained on squashed pictures get those; others "pad", which keeps the aspect as
+        CLIP's own "center" does, but cuts off no region.
+        """
+        processor = self.processor
+        if processor.geometry != "center":
+            return processor.geometry
+        size: Any = processor.size
+        return "squash" if size.height and not processor.do_center_crop else "pad"
+
     def embed(
         self,
         image: Float[Tensor, "images 3 height width"],
         alpha: Float[Tensor, "alphas 1 height width"] | None = None,
-        geometry: str = "squash",
+        geometry: str | None = None,
     ) -> Float[Tensor, "batch channels"]:
         """Unit embeddings, differentiable in image and alpha.
 
@@ -115,15 +138,18 @@ class RegionEncoder:
             image: pixels in [0, 1], any size.
             alpha: alpha map of the same size; None attends everywhere. One image with N alphas
                 (N regions of a picture) and N images with one alpha are both fine.
-            geometry: how the picture is framed (see `preprocess`).
+            geometry: how the picture is framed (see `preprocess`); None is `self.geometry`. A
+                whole picture is padded by "region".
         """
-        return F.normalize(self._forward(image, alpha, geometry).pooler_output, dim=-1)
+        framed, region = self._framed(image, alpha, geometry)
+        output = self._forward(framed, None if alpha is None else region)
+        return F.normalize(output.pooler_output, dim=-1)
 
     def encode(
         self,
         pictures: Picture | list[Picture] | tuple[Picture, ...],
         regions: Tensor | Sequence[Tensor | None] | None = None,
-        geometry: str = "pad",
+        geometry: str | None = None,
     ) -> RegionFeatures:
         """The features of regions of one picture, or of one region each of several pictures.
 
@@ -131,6 +157,7 @@ class RegionEncoder:
             pictures: anything that `as_image` takes, or a list of it.
             regions: an alpha map (its batch counts), or a list of them and of None (the whole
                 picture). For one picture all are its regions; for several, one each.
+            geometry: as in `embed`.
         """
         several = pictures if isinstance(pictures, list | tuple) else [pictures]
         images = [one[None] for picture in several for one in as_image(picture)]
@@ -143,7 +170,7 @@ class RegionEncoder:
                 f"each picture, or any number for a single one."
             )
         framed = [
-            preprocess(image.to(self.device), alpha, self.size, geometry)
+            self._framed(image.to(self.device), alpha, geometry)
             for image, alpha in zip(images, alphas, strict=True)
         ]
         with torch.no_grad():
@@ -155,6 +182,8 @@ class RegionEncoder:
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts channels"]:
         """Unit embeddings of texts; words that are unknown or cut off are logged as a warning."""
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"texts is {texts!r}; expected a list of one text or more.")
         for text in texts:
             if not text.strip():
                 raise ValueError("a text is empty; expected words, such as 'a red cone'.")
@@ -176,32 +205,54 @@ class RegionEncoder:
         pictures: Picture | list[Picture] | tuple[Picture, ...],
         texts: Sequence[str],
         regions: Tensor | Sequence[Tensor | None] | None = None,
-        geometry: str = "pad",
+        geometry: str | None = None,
     ) -> Float[Tensor, "regions texts"]:
         """How likely each text names each region: rows sum to one (arguments as in `encode`)."""
-        similarity = self.encode(pictures, regions, geometry).embedding @ self.embed_texts(texts).T
+        names = self.embed_texts(texts)
+        similarity = self.encode(pictures, regions, geometry).embedding @ names.T
         return (self.logit_scale * similarity).softmax(-1)
 
-    def _forward(self, image: Tensor, alpha: Tensor | None, geometry: str = "squash") -> Any:
-        check_image(image)
-        framed, framed_alpha = preprocess(image, alpha, self.size, geometry)
-        given = None if alpha is None else framed_alpha
-        return self.model.get_image_features(pixel_values(framed, given))
+    def _framed(
+        self, image: Tensor, alpha: Tensor | None, geometry: str | None
+    ) -> tuple[Tensor, Tensor]:
+        """Image and alpha of the tower's size; a whole picture has no region to cut out."""
+        geometry = geometry or self.geometry
+        geometry = "pad" if geometry == "region" and alpha is None else geometry
+        return preprocess(image, alpha, self.size, geometry)
+
+    def _forward(self, framed: Tensor, alpha: Tensor | None) -> Any:
+        """The tower's output for what `preprocess` framed."""
+        processor = self.processor
+        values = normalize(framed, processor.image_mean, processor.image_std)
+        if alpha is not None:  # stored as in `vision`
+            values = torch.cat([values, alpha.to(values.dtype) - 1], dim=1)
+        return self.model.get_image_features(values)
 
     @property
     def _context(self) -> int:
         return self.model.config.text_config.max_position_embeddings
 
-    def _warn_of_lost_words(self, text: str) -> None:
-        encoded = self.tokenizer(text, return_offsets_mapping=True)
+    def _unknown_words(self, text: str, encoded: BatchEncoding) -> list[str]:
+        """Words without a token; for a tower that learned whole words, also those in pieces."""
+        pieces: dict[int, list[int]] = {}
+        for index, word in enumerate(encoded.word_ids()):
+            if word is not None:
+                pieces.setdefault(word, []).append(index)
+        whole = self.tokenizer.init_kwargs.get("knows_whole_words_only", False)
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-        unknown = [
-            text[start:end]
-            for token, (start, end) in zip(ids, spans, strict=True)
-            if token == self.tokenizer.unk_token_id and end > start
+        return [
+            text[spans[places[0]][0] : spans[places[-1]][1]]
+            for places in pieces.values()
+            if (whole and len(places) > 1)
+            or any(ids[place] == self.tokenizer.unk_token_id for place in places)
         ]
-        for word in unknown:
-            known = [w for w in self.tokenizer.get_vocab() if not w.startswith("<")]
+
+    def _warn_of_lost_words(self, text: str) -> None:
+        encoded = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
+        ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+        for word in self._unknown_words(text, encoded):
+            vocabulary = [token.removesuffix("</w>") for token in self.tokenizer.get_vocab()]
+            known = [token for token in vocabulary if len(token) > 2 and not token.startswith("<")]
             close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
             hint = f"the closest known words are {', '.join(close)}" if close else "nothing is near"
             logger.warning("%r in %r is not a word of this model; %s.", word, text, hint)
@@ -213,18 +264,6 @@ class RegionEncoder:
                 self._context,
                 text[cut:].strip(),
             )
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """transformers shows a bar for a file that is read in a blink: not while this holds."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _as_list(regions: Tensor | Sequence[Tensor | None] | None, pictures: int) -> list:

@@ -6,21 +6,22 @@
     background = random_backgrounds(len(color), color.shape[-2:], generator=generator)
     guide(composite(color, opacity, background), opacity).backward()
 
-`color` is premultiplied by `opacity` everywhere in this module: what a volume renderer makes, or
-`picture * mask`. Premultiplied pictures can be warped, blurred and resized without dark rims.
+`color` is premultiplied by `opacity`: what a volume renderer makes, or `picture * mask`. Pictures
+are prepared by `augmentation` and `backgrounds`; what most callers need of them is here too.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from .augmentation import augment as augment
+from .augmentation import composite as composite
+from .backgrounds import random_backgrounds as random_backgrounds
+
 LossName = Literal["auto", "cosine", "spherical", "contrastive"]
-BackgroundStyle = Literal["flat", "checker", "noise", "mixed"]
 Guide = Callable[[Tensor, Tensor | None], Tensor]
 """(image, alpha) -> scalar loss."""
 
@@ -69,157 +70,6 @@ def contrastive_loss(
     right = (embedding * target).sum(dim=1, keepdim=True)
     logits = scale * torch.cat([right, embedding @ negatives.T], dim=1)
     return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
-
-
-# Pictures: color premultiplied by opacity.
-
-
-def composite(
-    color: Float[Tensor, "batch 3 height width"],
-    opacity: Float[Tensor, "batch 1 height width"],
-    background: Float[Tensor, "#batch 3 #height #width"],
-) -> Float[Tensor, "batch 3 height width"]:
-    """The picture in front of a background; `color` is premultiplied by `opacity`."""
-    return color + (1 - opacity) * background
-
-
-def augment(
-    color: Float[Tensor, "batch 3 height width"],
-    opacity: Float[Tensor, "batch 1 height width"],
-    generator: torch.Generator | None = None,
-    strength: float = 1.0,
-    shift: float = 0.1,
-    zoom: float = 0.15,
-    rotation: float = 8.0,
-    perspective: float = 0.1,
-) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 1 height width"]]:
-    """Color and opacity under one random homography each, zero outside; differentiable in both.
-
-    Args:
-        color: premultiplied by opacity.
-        opacity: in [0, 1].
-        generator: of the random numbers.
-        strength: multiplies the four ranges below; 0 leaves the pictures as they are.
-        shift: largest shift, as a fraction of the picture's half side.
-        zoom: largest change of size, 0.15 for a factor of exp(-0.15) to exp(0.15).
-        rotation: largest turn in degrees.
-        perspective: largest tilt; 0.1 makes one border 10 % nearer, the opposite one farther.
-    """
-    if strength == 0:
-        return color, opacity
-    height, width = color.shape[-2:]
-    homography = random_homographies(
-        len(color), generator, strength * shift, strength * zoom, strength * rotation,
-        strength * perspective, aspect=width / height,
-    )  # fmt: skip
-    warped = warp(torch.cat([color, opacity], dim=1), homography.to(color))
-    return warped[:, :3], warped[:, 3:]
-
-
-def random_homographies(
-    count: int,
-    generator: torch.Generator | None,
-    shift: float,
-    zoom: float,
-    rotation: float,
-    perspective: float,
-    aspect: float = 1.0,
-) -> Float[Tensor, "count 3 3"]:
-    """Random maps from output to input positions in [-1, 1]^2 (x right, y down); see `augment`."""
-    device = generator.device if generator else None
-    random = torch.rand(count, 6, generator=generator, device=device) * 2 - 1
-    turn, size = random[:, 0] * math.radians(rotation), (random[:, 1] * zoom).exp()
-    matrix = torch.eye(3, device=device).repeat(count, 1, 1)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = size * turn.cos()
-    matrix[:, 0, 1] = -size * turn.sin() / aspect
-    matrix[:, 1, 0] = size * turn.sin() * aspect
-    matrix[:, :2, 2] = random[:, 2:4] * shift
-    matrix[:, 2, :2] = random[:, 4:6] * perspective
-    return matrix
-
-
-def warp(
-    picture: Float[Tensor, "batch channels height width"],
-    homography: Float[Tensor, "batch 3 3"],
-) -> Float[Tensor, "batch channels height width"]:
-    """The picture seen through output-to-input homographies; bilinear, zero outside."""
-    height, width = picture.shape[-2:]
-    x = (torch.arange(width, device=picture.device, dtype=picture.dtype) + 0.5) * 2 / width - 1
-    y = (torch.arange(height, device=picture.device, dtype=picture.dtype) + 0.5) * 2 / height - 1
-    grid = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], dim=-1)
-    homogeneous = F.pad(grid, (0, 1), value=1.0).reshape(1, -1, 3) @ homography.mT
-    positions = homogeneous[..., :2] / homogeneous[..., 2:].clamp(min=1e-3)
-    positions = positions.view(-1, height, width, 2)
-    return F.grid_sample(picture, positions, mode="bilinear", align_corners=False)
-
-
-def random_backgrounds(
-    count: int,
-    size: tuple[int, int],
-    generator: torch.Generator | None = None,
-    style: BackgroundStyle | str = "flat",
-    avoid: Float[Tensor, "3"] | None = None,
-) -> Float[Tensor, "count 3 height width"]:
-    """Random backgrounds in [0, 1]: flat colors, checkerboards, soft noise, or a mix of the three.
-
-    `avoid` is a color to keep away from: of three random colors the farthest from it is taken.
-    They are made on the generator's device.
-
-    Raises:
-        ValueError: an unknown style.
-    """
-    if style not in get_args(BackgroundStyle):
-        raise ValueError(f"style is {style!r}; expected one of {get_args(BackgroundStyle)}.")
-    device = generator.device if generator else None
-    colors = _random_colors(2 * count, generator, device, avoid).view(2, count, 3, 1, 1)
-    first, second = colors.expand(2, count, 3, *size)
-    if style == "flat":
-        return first.contiguous()
-    if style == "checker":
-        pattern = _checkers(count, size, generator, device)
-    elif style == "noise":
-        pattern = _soft_noise(count, size, generator, device)
-    else:
-        kind = torch.randint(3, (count, 1, 1, 1), generator=generator, device=device)
-        checkers = _checkers(count, size, generator, device)
-        pattern = torch.where(kind == 1, checkers, _soft_noise(count, size, generator, device))
-        pattern = torch.where(kind == 0, torch.ones_like(pattern), pattern)
-    return pattern * first + (1 - pattern) * second
-
-
-def _random_colors(
-    count: int,
-    generator: torch.Generator | None,
-    device: torch.device | None,
-    avoid: Tensor | None,
-) -> Tensor:
-    candidates = torch.rand(count, 3, 3, generator=generator, device=device)
-    if avoid is None:
-        return candidates[:, 0]
-    distance = (candidates - avoid.detach().to(candidates)).square().sum(dim=2)
-    return candidates[torch.arange(count, device=device), distance.argmax(dim=1)]
-
-
-def _checkers(
-    count: int,
-    size: tuple[int, int],
-    generator: torch.Generator | None,
-    device: torch.device | None,
-) -> Tensor:
-    cell = torch.randint(4, 17, (count, 1, 1, 1), generator=generator, device=device)
-    rows = torch.arange(size[0], device=device).view(1, 1, -1, 1) // cell
-    columns = torch.arange(size[1], device=device).view(1, 1, 1, -1) // cell
-    return ((rows + columns) % 2).float()
-
-
-def _soft_noise(
-    count: int,
-    size: tuple[int, int],
-    generator: torch.Generator | None,
-    device: torch.device | None,
-) -> Tensor:
-    noise = torch.rand(count, 1, 6, 6, generator=generator, device=device)
-    return F.interpolate(noise, size=size, mode="bicubic", align_corners=False).clamp(0, 1)
 
 
 # Guides

@@ -66,6 +66,8 @@ class AlphaCLIPImageProcessor(CLIPImageProcessor):
         """(channels, height, width) of one picture; four channels where it has transparency."""
         if isinstance(image, Image.Image) and image.has_transparency_data:
             image, input_data_format = np.array(image.convert("RGBA")), ChannelDimension.LAST
+        if input_data_format is None:
+            _check_channels(getattr(image, "shape", ()))
         return super().process_image(image, do_convert_rgb, input_data_format, **kwargs)
 
     @no_type_check
@@ -104,9 +106,35 @@ class AlphaCLIPImageProcessor(CLIPImageProcessor):
         return [(one.float() * scale - 1).clamp(-1, 0) for one in resized]
 
 
+class AlphaCLIPFrameProcessor(AlphaCLIPImageProcessor):
+    """AlphaCLIPImageProcessor for pictures that the pipeline has resized, RGBA floats.
+
+    Bicubic resizing overshoots [0, 1]; alpha is cut there, color stays as it is.
+    """
+
+    __module__ = __name__.rpartition(".")[0]
+
+    @no_type_check
+    def process_image(self, image, *args, **kwargs):
+        """(channels, height, width) of one picture."""
+        image = super().process_image(image, *args, **kwargs)
+        if image.is_floating_point() and len(image) == 4:
+            return torch.cat([image[:3], image[3:].clamp(0, 1)])
+        return image
+
+
 def _check_geometry(geometry: str) -> None:
     if geometry not in get_args(Geometry):
         raise ValueError(f"geometry is {geometry!r}; expected one of {get_args(Geometry)}.")
+
+
+def _check_channels(shape: tuple[int, ...]) -> None:
+    """Refuses arrays and tensors that are no picture."""
+    if len(shape) == 3 and not {shape[0], shape[-1]} & {1, 3, 4}:
+        raise ValueError(
+            f"images holds shape {tuple(shape)}; expected 1 (gray), 3 (RGB) or 4 (RGBA) channels, "
+            f"first or last."
+        )
 
 
 def _check_scale(image: Tensor, settings: dict) -> None:

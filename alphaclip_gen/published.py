@@ -22,6 +22,7 @@ class Architecture:
         patch: side in pixels.
         side: of the input picture in pixels.
         projection: channels of the space shared with texts.
+        clip: Hub id of OpenAI's CLIP of this architecture, whose text tower goes with it.
     """
 
     name: str
@@ -30,19 +31,31 @@ class Architecture:
     patch: int
     side: int
     projection: int
+    clip: str
+
+    @property
+    def clip_file(self) -> str:
+        """What OpenAI calls the file of that CLIP, such as ViT-L-14-336px.pt."""
+        return f"{self.name.replace('/', '-').replace('@', '-')}.pt"
+
+    @property
+    def tokens(self) -> int:
+        """Patches and the class token."""
+        return (self.side // self.patch) ** 2 + 1
 
     @property
     def parameters(self) -> int:
         """How many numbers an Alpha-CLIP tower of this architecture holds."""
-        tokens = (self.side // self.patch) ** 2 + 1
         block = 12 * self.width**2 + 13 * self.width
-        per_channel = 4 * self.patch**2 + tokens + 1 + 4 + self.projection
+        per_channel = 4 * self.patch**2 + self.tokens + 1 + 4 + self.projection
         return self.layers * block + per_channel * self.width
 
 
-B16 = Architecture("ViT-B/16", 768, 12, 16, 224, 512)
-L14 = Architecture("ViT-L/14", 1024, 24, 14, 224, 768)
-L14_336 = Architecture("ViT-L/14@336px", 1024, 24, 14, 336, 768)
+B16 = Architecture("ViT-B/16", 768, 12, 16, 224, 512, "openai/clip-vit-base-patch16")
+L14 = Architecture("ViT-L/14", 1024, 24, 14, 224, 768, "openai/clip-vit-large-patch14")
+L14_336 = Architecture(
+    "ViT-L/14@336px", 1024, 24, 14, 336, 768, "openai/clip-vit-large-patch14-336"
+)
 
 
 @dataclass(frozen=True)

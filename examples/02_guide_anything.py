@@ -27,7 +27,7 @@ def draw(numbers: torch.Tensor, size: int = 64) -> tuple[torch.Tensor, torch.Ten
     return numbers[:3].sigmoid().view(1, 3, 1, 1) * opacity, opacity
 
 
-def main(prompt: str = "a green cube", target: str = "guided.png", steps: int = 60) -> None:
+def main(prompt: str = "a green cube", target: str = "guided.png", *, steps: int = 60) -> None:
     guide = Guidance(RegionEncoder.from_pretrained("mini"), prompt, all_captions())
     generator = torch.Generator().manual_seed(0)
     numbers = torch.zeros(8, requires_grad=True)

@@ -1,12 +1,14 @@
 """The optimization, as a generator that yields its progress after every step.
 
-Each step renders a few views, lets the guide say how they should change, and carries that back
-into the field: two backward passes, so that the tower's time and the renderer's can be told apart.
+Each step renders a few views, lets the guides say how they should change, and carries that back
+into the field: two backward passes, so that the towers' time and the renderer's can be told apart.
+The state of a run is its field, optimizer, generator, step and start; all else follows from the
+settings and the step.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,20 +16,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alphaclip_gen.guidance import Guidance, augment, composite, random_backgrounds
-from cameras import random_views
-from field import Volume, VoxelField, blob_field, grow_adam
-from losses import (
-    LossSettings,
-    ball_loss,
-    center_loss,
-    entropy_loss,
-    floor_loss,
-    total_variation,
-    transmittance_loss,
-)
+from adam import Field, grown, make_adam, set_rates, take_step
+from cameras import Cameras, random_views
+from checkpoint import Checkpoint
+from field import Volume, blob_field, haze_field
+from guides import WeightedGuide, pull
+from implicit import ImplicitField
+from looks import looks
+from losses import penalties
 from render import Rendering, occupancy, random_light, render, shaded
+from schedule import stage
 from settings import Config
+from shares import WHOLE, Shares
 from warm_start import Start, best_start
 
 
@@ -52,161 +52,178 @@ class Clock:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after `step` steps; step 0 is the blob it begins with."""
+    """Where a run stands after `step` steps; step 0 is what it begins with."""
 
     step: int
     loss: float
+    """The sum of `losses`, as it was before the step; nan at the beginning."""
     score: float
-    """Of the pictures of this step, by the guide."""
-    field: VoxelField
+    """Of the pictures of this step, by the first guide that counts."""
+    losses: dict[str, float]
+    """The terms by name, weighted: the guides' first. Empty at the beginning."""
+    field: Field
+    optimizer: torch.optim.Adam
     sharpness: float
     start: Start
 
+    @torch.no_grad()
+    def volume(self) -> Volume:
+        """The field of this moment, ready to render."""
+        return self.field.volume(self.sharpness)
+
 
 def optimize(
-    config: Config, guide: Guidance, generator: torch.Generator, clock: Clock
+    config: Config,
+    guides: Sequence[WeightedGuide],
+    generator: torch.Generator,
+    clock: Clock,
+    resumed: Checkpoint | None = None,
+    shares: Shares = WHOLE,
 ) -> Iterator[Progress]:
-    """Progress after the warm start and after each step; the field in it goes on changing."""
-    with clock("warm start"):
-        start = best_start(
-            guide, config.alpha == "opacity", config.resolution, config.warm_start, config.field,
-            config.cameras, config.render, generator, clock.device,
-        )  # fmt: skip
-    voxels = blob_field(
-        start.proportion, torch.tensor(start.color, device=clock.device), config.field
-    )
-    optimizer = _adam(voxels, config)
-    sharpness = config.field.sharpness(0.0)
-    yield Progress(0, math.nan, math.nan, voxels, sharpness, start)
-    for step in range(config.steps):
-        progress = step / max(config.steps - 1, 1)
+    """Progress at the beginning and after each step; the field in it goes on changing.
+
+    Args:
+        config: the settings.
+        guides: of the prompt; the first one chooses the warm start.
+        generator: of all random numbers.
+        clock: of the seconds spent.
+        resumed: goes on from here instead of from the beginning.
+        shares: of each step's views.
+
+    Raises:
+        FloatingPointError: a term of the loss or a gradient is not a number any more; the field is
+            still as it was at the last progress.
+    """
+    if resumed is None:
+        with clock("warm start"):
+            start = best_start(
+                guides[0].guide, config.alpha, config.resolution, config.warm_start, config.field,
+                config.cameras, config.render, generator, clock.device,
+            )  # fmt: skip
+    else:
+        start = resumed.start
+    first = resumed.step if resumed else 0
+    model, optimizer = begin(config, start, clock.device)
+    progress = _progress(config, max(first - 1, 0))
+    if resumed:
+        model = grown(model, optimizer, _sizes(config, progress), config.adam)
+        resumed.restore(model, optimizer, generator)
+    shares.agree(model.parameters())
+    sharpness = config.field.sharpness(progress)
+    yield Progress(first, math.nan, math.nan, {}, model, optimizer, sharpness, start)
+    for step in range(first, config.steps):
+        progress = _progress(config, step)
         with clock("rendering"):
-            voxels = _grown(voxels, optimizer, config, progress)
-            _set_rates(optimizer, config, progress)
-        loss, score = _step(voxels, optimizer, guide, config, progress, generator, clock)
+            model = grown(model, optimizer, _sizes(config, progress), config.adam)
+            set_rates(optimizer, config.adam, progress)
+        losses, score = _step(model, optimizer, guides, config, step, generator, clock, shares)
         sharpness = config.field.sharpness(progress)
-        yield Progress(step + 1, loss, score, voxels, sharpness, start)
+        loss = sum(losses.values())
+        yield Progress(step + 1, loss, score, losses, model, optimizer, sharpness, start)
+
+
+def begin(config: Config, start: Start, device: torch.device) -> tuple[Field, torch.optim.Adam]:
+    """The field that a run begins with, and its optimizer."""
+    settings, color = config.field, torch.tensor(start.color, device=device)
+    blob = start.proportion if settings.begin == "blob" else None
+    model: Field
+    if settings.kind == "implicit":
+        weights = torch.Generator().manual_seed(config.seed)
+        model = ImplicitField(settings, blob, color, weights)
+    else:
+        model = blob_field(blob, color, settings) if blob else haze_field(settings, device)
+    return model, make_adam(model, config.adam)
 
 
 def _step(
-    voxels: VoxelField,
-    optimizer: torch.optim.Optimizer,
-    guide: Guidance,
+    model: Field,
+    optimizer: torch.optim.Adam,
+    guides: Sequence[WeightedGuide],
     config: Config,
-    progress: float,
+    step: int,
     generator: torch.Generator,
     clock: Clock,
-) -> tuple[float, float]:
-    """Loss of the guide and score, before the step."""
+    shares: Shares,
+) -> tuple[dict[str, float], float]:
+    """Losses by name and score, before the step."""
+    progress = _progress(config, step)
+    cameras = random_views(config.views, config.cameras, generator)
+    optimizer.zero_grad()
+    numbers = []
+    for share, random in shares.parts(generator):
+        with clock("rendering"):
+            volume = model.volume(config.field.sharpness(progress))
+            rendering, color = _pictures(volume, shares.of(cameras, share), config, random)
+            _check_finite({"rendering": rendering.opacity, "rendered color": color}, step)
+        with clock("CLIP"):
+            said, score, gradients = guidance_gradient(
+                guides, color, rendering.opacity, config, progress, random
+            )
+        with clock("rendering"):
+            terms = penalties(volume, rendering.opacity, config.losses, progress)
+            total = torch.stack([*terms.values(), color.new_zeros(())]).sum()
+            torch.autograd.backward([color, rendering.opacity, total], [*gradients, None])
+        found = {name: term.item() for name, term in terms.items()}
+        numbers.append({**said, **found, "score": score})
     with clock("rendering"):
-        volume = voxels.volume(config.field.sharpness(progress))
-        rendering, color = _pictures(volume, config, generator)
-    with clock("CLIP"):
-        loss, score, pull = guidance_gradient(guide, color, rendering.opacity, config, generator)
-    with clock("rendering"):
-        penalty = penalties(volume, rendering, config.losses, progress)
-        optimizer.zero_grad()
-        torch.autograd.backward([color, rendering.opacity, penalty], [*pull, None])
-        for parameter in voxels.parameters():
-            scale_to_unit(parameter)
-        optimizer.step()
-        voxels.clamp()
-    return loss, score
+        losses = shares.average(model.parameters(), numbers)
+        _check_finite({f"{name} loss": torch.tensor(loss) for name, loss in losses.items()}, step)
+        gradients_of = {f"gradient of {n}": p.grad for n, p in model.named_parameters()}
+        _check_finite(gradients_of, step)
+        take_step(optimizer, config.adam, progress)
+        model.clamp()
+    score = losses.pop("score")
+    return losses, score
 
 
 def _pictures(
-    volume: Volume, config: Config, generator: torch.Generator
+    volume: Volume, cameras: Cameras, config: Config, generator: torch.Generator
 ) -> tuple[Rendering, Tensor]:
-    """A rendering of random views, and its lit premultiplied color."""
+    """A rendering of the views, and its lit premultiplied color."""
     light = config.render
-    cameras = random_views(config.views, config.cameras, generator).to(volume.logits.device)
-    space = occupancy(volume.density(), light.step, light.threshold, light.margin)
+    cameras = cameras.to(volume.logits.device)
+    step = light.length(volume.logits.shape[-1])
+    space = occupancy(volume.density(), step, light.threshold, light.margin, light.faint)
     rendering = render(
-        volume, cameras, config.resolution, space, light.step, light.hidden_below, generator
+        volume, cameras, config.resolution, space, step, light.hidden_below, generator
     )
     return rendering, shaded(rendering, *random_light(cameras, light, generator))
 
 
 def guidance_gradient(
-    guide: Guidance,
+    guides: Sequence[WeightedGuide],
     color: Float[Tensor, "views 3 height width"],
     opacity: Float[Tensor, "views 1 height width"],
     config: Config,
+    progress: float,
     generator: torch.Generator,
-) -> tuple[float, float, tuple[Tensor, Tensor]]:
-    """Loss, mean score, and the loss's gradients in premultiplied color and in opacity."""
+) -> tuple[dict[str, float], float, tuple[Tensor, Tensor]]:
+    """Losses by model, mean score, and the gradients in premultiplied color and in opacity."""
     color = color.detach().requires_grad_()
     opacity = opacity.detach().requires_grad_()
-    change = config.augment
-    seen, alpha = augment(
-        color, opacity, generator, change.strength, change.shift, change.zoom, change.rotation,
-        change.perspective,
-    )  # fmt: skip
-    with torch.no_grad():
-        mean = (color.sum(dim=(0, 2, 3)) / opacity.sum().clamp(min=1e-6)).cpu()
-    background = random_backgrounds(
-        len(color), (color.shape[2], color.shape[3]), generator, change.background, mean
+    image, alpha = looks(color, opacity, config.augment, generator)
+    said = pull(guides, image, alpha, config.alpha, config.tower, progress)
+    in_color, in_opacity = torch.autograd.grad(
+        [image, alpha], [color, opacity], [said.in_image, said.in_alpha]
     )
-    image = composite(seen, alpha, background.to(color))
-    embedding = guide.encoder.embed(image, alpha if config.alpha == "opacity" else None)
-    loss = guide.loss_of(embedding)
-    in_color, in_opacity = torch.autograd.grad(loss, [color, opacity])
-    return loss.item(), guide.score_of(embedding).mean().item(), (in_color, in_opacity)
+    return said.losses, said.score, (in_color, in_opacity)
 
 
-def penalties(
-    volume: Volume, rendering: Rendering, settings: LossSettings, progress: float
-) -> Float[Tensor, ""]:
-    """The weighted sum of the regularisers."""
-    relative = volume.logits[0, 0].sigmoid()
-    opacity = rendering.opacity
-    terms = [
-        settings.transmittance * transmittance_loss(opacity, settings.opacity_target(progress)),
-        settings.floor * floor_loss(opacity, settings.opacity_floor),
-        settings.density_variation(progress) * total_variation(volume.logits),
-        settings.color_variation(progress) * total_variation(volume.color_logits.sigmoid(), 1.0),
-        settings.entropy(progress) * entropy_loss(opacity),
-        settings.ball * ball_loss(relative, settings.ball_radius),
-        settings.center * center_loss(relative),
-    ]
-    return torch.stack(terms).sum()
+def _check_finite(values: dict[str, Tensor | None], step: int) -> None:
+    for name, value in values.items():
+        if value is not None and not value.isfinite().all():
+            raise FloatingPointError(
+                f"the {name} is not finite in step {step + 1}; nothing was changed by that step. "
+                "Lower adam.density_rate or the weight of that term, or set tower.precision to "
+                "single."
+            )
 
 
-@torch.no_grad()
-def scale_to_unit(parameter: torch.nn.Parameter) -> None:
-    """Nothing; the gradient gets a root mean square of 1 over the voxels that have any."""
-    if parameter.grad is None:
-        return
-    squared = parameter.grad.square()
-    touched = (squared > 0).sum().clamp(min=1)
-    parameter.grad.div_((squared.sum() / touched).sqrt().clamp(min=1e-20))
+def _progress(config: Config, step: int) -> float:
+    return step / max(config.steps - 1, 1)
 
 
-def _adam(voxels: VoxelField, config: Config) -> torch.optim.Adam:
-    groups = [
-        {"params": [voxels.density], "lr": config.adam.density_rate},
-        {"params": [voxels.color], "lr": config.adam.color_rate},
-    ]
-    return torch.optim.Adam(groups, betas=config.adam.betas, eps=config.adam.eps, fused=True)
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, config: Config, progress: float) -> None:
-    low = config.adam.last_rate
-    factor = low + (1 - low) * (1 + math.cos(math.pi * progress)) / 2
-    rates = (config.adam.density_rate, config.adam.color_rate)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * factor
-
-
-def _grown(
-    voxels: VoxelField, optimizer: torch.optim.Optimizer, config: Config, progress: float
-) -> VoxelField:
-    """The field at the size that is due, optimizer and all; the same one if that is its size."""
-    stage = sum(progress >= time for time in config.field.grow_at)
-    sizes = config.field.density_sizes[stage], config.field.color_sizes[stage]
-    if (voxels.density.shape[-1], voxels.color.shape[-1]) == sizes:
-        return voxels
-    finer = voxels.grown(*sizes)
-    grow_adam(optimizer, voxels.density, finer.density, sizes[0])
-    grow_adam(optimizer, voxels.color, finer.color, sizes[1])
-    return finer
+def _sizes(config: Config, progress: float) -> tuple[int, int]:
+    """Voxels a side of density and of color that are due."""
+    now = stage(config.field.grow_at, progress)
+    return config.field.density_sizes[now], config.field.color_sizes[now]

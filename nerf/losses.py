@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from schedule import Ramp
+from field import Volume
+from schedule import Ramp, constant
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,48 @@ class LossSettings:
     density_variation: Ramp = Ramp(0.02, 0.05)
     color_variation: Ramp = Ramp(1.0, 3.0)
     entropy: Ramp = Ramp(0.0, 0.3, 0.4, 1.0)
-    ball: float = 1.0
+    ball: Ramp = constant(1.0)
     ball_radius: float = 0.85
     center: float = 0.5
+
+
+def penalties(
+    volume: Volume,
+    opacity: Float[Tensor, "views 1 height width"],
+    settings: LossSettings,
+    progress: float,
+) -> dict[str, Float[Tensor, ""]]:
+    """The weighted regularisers of this moment of the run by name, without those of weight 0."""
+    relative = volume.logits[0, 0].sigmoid()
+    terms = {
+        "transmittance": (
+            settings.transmittance,
+            lambda: transmittance_loss(opacity, settings.opacity_target(progress)),
+        ),
+        "floor": (settings.floor, lambda: floor_loss(opacity, settings.opacity_floor)),
+        "density variation": (
+            settings.density_variation(progress),
+            lambda: total_variation(volume.logits),
+        ),
+        "color variation": (
+            settings.color_variation(progress),
+            lambda: total_variation(volume.color_logits.sigmoid(), 1.0),
+        ),
+        "entropy": (settings.entropy(progress), lambda: entropy_loss(opacity)),
+        "ball": (settings.ball(progress), lambda: ball_loss(relative, settings.ball_radius)),
+        "center": (settings.center, lambda: center_loss(relative)),
+    }
+    return {name: weight * loss() for name, (weight, loss) in terms.items() if weight}
 
 
 def transmittance_loss(
     opacity: Float[Tensor, "views 1 height width"], target: float
 ) -> Float[Tensor, ""]:
-    """How far the views' mean opacity exceeds the target (Dream Fields, arXiv 2112.01455)."""
+    """How far the views' mean opacity exceeds the target.
+
+    Up to a constant the -min(mean transmittance, 1 - target) of Dream Fields (arXiv 2112.01455,
+    equation 6), for each view by itself.
+    """
     return (opacity.mean(dim=(1, 2, 3)) - target).relu().mean()
 
 

@@ -27,8 +27,13 @@ class RenderSettings:
 
     step: float = 0.05
     """Length between samples; the cube is 2 wide."""
+    step_in_voxels: float = 0.0
+    """Above 0: the same in voxels of the density grid, so that it shrinks as the grid grows."""
     threshold: float = 0.03
     """A voxel is occupied where one step through it is at least this opaque."""
+    faint: float = 0.0
+    """Above 0: also where it is at least this share as opaque as the most opaque voxel, so that
+    something can form from haze."""
     margin: float = 0.08
     """Length around occupied voxels that is sampled too, so that the object can grow."""
     hidden_below: float = 0.01
@@ -37,6 +42,10 @@ class RenderSettings:
     """Range of the light that falls evenly; the rest comes from one lamp."""
     lamp_spread: float = 0.6
     """How far the lamp strays, beside a way of 1 back and 0.5 up from the object."""
+
+    def length(self, size: int) -> float:
+        """Length between samples of a density grid of `size` voxels a side."""
+        return self.step_in_voxels * 2 / (size - 1) if self.step_in_voxels > 0 else self.step
 
 
 class Occupancy(NamedTuple):
@@ -73,10 +82,18 @@ def occupancy(
     step: float,
     threshold: float = 0.03,
     margin: float = 0.08,
+    faint: float = 0.0,
 ) -> Occupancy:
-    """Voxels at least `threshold` opaque over one step, grown by `margin`, within the unit ball."""
+    """Voxels at least `threshold` opaque over one step, grown by `margin`, within the unit ball.
+
+    With `faint` above 0, voxels of at least that share of the largest opacity count too.
+    """
     size = len(density)
-    opaque = (1 - (-density * step).exp() >= threshold).float()[None, None]
+    opacity = -torch.expm1(-density * step)
+    kept = opacity >= threshold
+    if faint > 0:
+        kept |= opacity >= faint * opacity.max()
+    opaque = kept.float()[None, None]
     reach = math.ceil(margin * (size - 1) / 2)
     for along in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
         kernel, padding = [2 * reach * a + 1 for a in along], [reach * a for a in along]

@@ -1,48 +1,63 @@
 """Everything that can be set, as one frozen dataclass: the command line, its help, its defaults."""
 
+import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal
 
-import torch
+import tyro
 
-from alphaclip_gen.guidance import BackgroundStyle, LossName
+from adam import AdamSettings
+from alphaclip_gen.guidance import LossName
 from cameras import CameraSettings
 from field import FieldSettings
+from looks import AlphaMode, AugmentSettings
 from losses import LossSettings
 from render import RenderSettings
+from results import MeshSettings
+from session import SessionSettings
 from turntable import PictureSettings
 from warm_start import WarmStartSettings
 
-AlphaMode = Literal["opacity", "ones"]
+PresetName = Literal["default", "pureclipnerf-explicit", "pureclipnerf-implicit"]
 
 
 @dataclass(frozen=True)
-class AdamSettings:
-    """Adam on gradients that are scaled to an even size first."""
+class GuideSettings:
+    """One tower that guides; see `parse_guide`."""
 
-    density_rate: float = 0.25
-    color_rate: float = 0.08
-    last_rate: float = 0.2
-    """The rates fall to this fraction of themselves, along a cosine."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 0.5
-    """In units of a grid's root mean square gradient: what is below moves in proportion to its
-    gradient, as in plain descent; only what is above is held to the rate. Quiets the noise where
-    nothing is to be learned."""
+    model: str
+    """Anything that RegionEncoder opens."""
+    text: str | None = None
+    """The CLIP that brings the text tower, where the model has none."""
+    pretrained: str | None = None
+    """open_clip's tag or file."""
+    weight: float = 1.0
+    start: float = 0.0
+    """Progress of the run, 0 to 1, from which it counts."""
+    end: float = 1.0
+    """Progress up to which it counts."""
+
+    @property
+    def name(self) -> str:
+        """What its loss is called: the model without its folder."""
+        return Path(self.model).name
 
 
 @dataclass(frozen=True)
-class AugmentSettings:
-    """What happens to pictures between renderer and tower."""
+class TowerSettings:
+    """How the towers are run."""
 
-    strength: float = 1.0
-    """Of shift, zoom, rotation and perspective together; 0 switches them off."""
-    shift: float = 0.1
-    zoom: float = 0.12
-    rotation: float = 6.0
-    perspective: float = 0.05
-    background: BackgroundStyle = "flat"
+    scales: tuple[float, ...] = (1.0,)
+    """Sides of the towers' pictures, stage by stage, as shares of the side they were trained at."""
+    grow_at: tuple[float, ...] = ()
+    """Progress at which each further stage begins."""
+    precision: Literal["single", "bfloat16"] = "single"
+    """bfloat16 runs the towers under autocast: about twice as fast for ViT-B/16 where the hardware
+    has it, slower where it does not."""
+    batch: int = 64
+    """Pictures that pass through a tower at once."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +70,25 @@ class Config:
     """A file with one prompt a line instead: a folder for each, finished ones are skipped."""
     output: Path | None = None
     """Folder of the results; outputs/<prompt>, or outputs for a file of prompts."""
+    preset: PresetName = "default"
+    """Where all settings come from that are not given."""
     seed: int = 0
     """Same seed, same mesh (on a CPU)."""
     steps: int = 200
     views: int = 6
-    """Pictures a step."""
+    """Pictures rendered a step."""
+    split_views: int = 1
+    """Shares that the views of a step go in, one after the other (less memory), or, under
+    `accelerate launch`, spread over the processes. `views` must be a multiple."""
     resolution: int = 64
     """Side of the guidance pictures in pixels."""
-    guidance: str = "mini"
-    """The tower: mini, or a folder in transformers' format."""
+    guidance: tuple[str, ...] = ("mini",)
+    """The towers: mini, or any checkpoint that RegionEncoder opens. Each may have a weight, a
+    window of the run, and what it takes to open it: "MODEL:weight=0.5:start=0.3:end=1",
+    "alpha-clip.pth:text=ViT-L-14.pt", "ViT-B-32:pretrained=laion2b_s34b_b79k"."""
     alpha: AlphaMode = "opacity"
-    """What the tower is told to attend to: the rendered opacity, or everything (plain CLIP)."""
+    """What the towers are told to attend to: the rendered opacity, the opacity made 0 or 1 (for
+    weights trained on hard maps), or everything (plain CLIP)."""
     loss: LossName = "auto"
     """auto: contrastive where there are negatives, else cosine."""
     negatives: tuple[str, ...] = ()
@@ -79,46 +102,40 @@ class Config:
     losses: LossSettings = LossSettings()
     adam: AdamSettings = AdamSettings()
     augment: AugmentSettings = AugmentSettings()
+    tower: TowerSettings = TowerSettings()
     warm_start: WarmStartSettings = WarmStartSettings()
     pictures: PictureSettings = PictureSettings()
+    mesh: MeshSettings = MeshSettings()
+    session: Annotated[SessionSettings, tyro.conf.arg(prefix_name=False)] = SessionSettings()
 
 
-def check(config: Config) -> None:
-    """Nothing; raises ValueError for a setting that can't be used, naming it and the remedy."""
-    if (config.prompt is None) == (config.prompts is None):
-        given = "neither" if config.prompt is None else "both"
-        raise ValueError(f"prompt and prompts: got {given}; expected one of the two.")
-    if config.prompt is not None and not config.prompt.strip():
-        raise ValueError('prompt is empty; expected a description such as "a red cone".')
-    least = {"steps": 1, "views": 1, "resolution": 16, "seed": 0}
-    for name, lowest in least.items():
-        if getattr(config, name) < lowest:
-            raise ValueError(f"{name} is {getattr(config, name)}; expected {lowest} or more.")
-    if config.alpha not in get_args(AlphaMode):
-        raise ValueError(f'alpha is {config.alpha!r}; expected "opacity" or "ones".')
-    _check_field(config.field)
-    _check_device(config.device)
+def parse_guide(text: str) -> GuideSettings:
+    """The guide that "MODEL" or "MODEL:weight=0.5:start=0.3:end=1" names.
 
-
-def _check_field(field: FieldSettings) -> None:
-    sizes = (*field.density_sizes, *field.color_sizes)
-    if not sizes or len(field.density_sizes) != len(field.color_sizes) or min(sizes) < 2:
+    Raises:
+        ValueError: there is no model, an unknown setting, or a number out of its range.
+    """
+    model, *pairs = re.split(r":(?=\w+=)", text)
+    types = {field.name: field.type for field in dataclasses.fields(GuideSettings)[1:]}
+    given: dict[str, Any] = {}
+    for name, value in (pair.split("=", 1) for pair in pairs):
+        if name not in types or name in given:
+            raise ValueError(
+                f"guidance {text!r} has {name!r}; expected MODEL, then each of {', '.join(types)} "
+                'at most once, as in "mini:weight=0.5:start=0.3".'
+            )
+        try:
+            given[name] = float(value) if types[name] is float else value
+        except ValueError as error:
+            message = f"guidance {text!r} has {name}={value}; expected a number."
+            raise ValueError(message) from error
+    guide = GuideSettings(model.strip(), **given)
+    if not guide.model:
+        raise ValueError(f"guidance {text!r} names no model; expected mini or a checkpoint.")
+    if not (guide.weight > 0 and 0 <= guide.start < guide.end <= 1):
         raise ValueError(
-            f"field.density_sizes is {field.density_sizes} and field.color_sizes "
-            f"{field.color_sizes}; expected equally many sizes, of 2 voxels or more."
+            f"guidance {text!r} has weight {guide.weight:g} from {guide.start:g} to "
+            f"{guide.end:g}; expected a weight above 0, and a window of the run's progress with "
+            "0 <= start < end <= 1."
         )
-    times = field.grow_at
-    if len(times) != len(field.density_sizes) - 1 or list(times) != sorted(times):
-        raise ValueError(
-            f"field.grow_at is {times}; expected {len(field.density_sizes) - 1} rising numbers, "
-            "one for each stage after the first."
-        )
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        message = f"device {device!r} is not usable: {reason} cpu always is."
-        raise ValueError(message) from error
+    return guide

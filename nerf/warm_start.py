@@ -12,9 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alphaclip_gen.guidance import Guidance, composite, random_backgrounds
+from alphaclip_gen.augmentation import composite
+from alphaclip_gen.backgrounds import random_backgrounds
+from alphaclip_gen.guidance import Guidance
+from blobs import Proportion
 from cameras import CameraSettings, random_views
-from field import FieldSettings, Proportion, blob_field
+from field import FieldSettings, blob_field
+from looks import AlphaMode, alpha_of
 from render import RenderSettings, occupancy, random_light, render, shaded
 
 PROPORTIONS = (
@@ -61,7 +65,7 @@ def palette(shades: int) -> Float[Tensor, "colors 3"]:
 @torch.no_grad()
 def best_start(
     guide: Guidance,
-    masked: bool,
+    alpha: AlphaMode,
     size: int,
     settings: WarmStartSettings,
     field: FieldSettings,
@@ -87,7 +91,7 @@ def best_start(
     def scores(chosen: Sequence[tuple[int, int]], views: Sequence[int]) -> Tensor:
         jobs = [(*pair, view) for pair in chosen for view in views]
         parts = [
-            _scores(guide, masked, blobs, colors, jobs[i : i + settings.batch], generator)
+            _scores(guide, alpha, blobs, colors, jobs[i : i + settings.batch], generator)
             for i in range(0, len(jobs), settings.batch)
         ]
         return torch.cat(parts).view(len(chosen), len(views)).mean(dim=1)
@@ -113,9 +117,10 @@ def _blob_views(
     """Shade (views, 1, size, size), premultiplied, and opacity of a white blob."""
     blob = blob_field(proportion, torch.ones(3, device=device), field)
     volume = blob.volume(field.sharpness.last)
-    space = occupancy(volume.density(), light.step)
+    step = light.length(field.density_sizes[0])
+    space = occupancy(volume.density(), step)
     cams = random_views(views, cameras, generator).to(device)
-    rendering = render(volume, cams, size, space, light.step)
+    rendering = render(volume, cams, size, space, step)
     lit = shaded(rendering, *random_light(cams, light, generator))
     white = torch.full((1,), 0.98, device=device)
     return lit[:, :1] / white, rendering.opacity
@@ -123,7 +128,7 @@ def _blob_views(
 
 def _scores(
     guide: Guidance,
-    masked: bool,
+    alpha: AlphaMode,
     blobs: Sequence[tuple[Tensor, Tensor]],
     colors: Tensor,
     jobs: Sequence[tuple[int, int, int]],
@@ -141,7 +146,7 @@ def _scores(
         [random_backgrounds(1, (1, 1), generator, avoid=colors[index]) for _, index, _ in jobs]
     )
     image = composite(shade * color[:, :, None, None], opacity, backgrounds.to(shade))
-    embedding = guide.encoder.embed(image.clamp(0, 1), opacity.clamp(0, 1) if masked else None)
+    embedding = guide.encoder.embed(image.clamp(0, 1), alpha_of(alpha, opacity.clamp(0, 1)))
     similarity = embedding @ guide.embeddings[0]
     if len(guide.texts) > 1:
         similarity = similarity + guide.probabilities(embedding)[:, 0].log()

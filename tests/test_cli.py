@@ -68,8 +68,8 @@ def test_score_chooses_among_the_given_texts(scene, capsys):
         (["--texts", "a red cone,,a cube"], "expected texts separated by commas"),
         (["--top", "0"], "top is 0; expected 1 or more"),
         (["--radius", "0", "--point", "5,5"], "radius is 0.0"),
-        (["--model", "nowhere", "--texts", "a"], "guidance model 'nowhere' is neither"),
-        (["--model", "nowhere"], "guidance model 'nowhere' is neither"),
+        (["--model", "nowhere", "--texts", "a"], "'nowhere' is no file, folder"),
+        (["--model", "nowhere"], "'nowhere' is no file, folder"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(scene, capsys, arguments, message):

@@ -4,7 +4,15 @@ import pytest
 import torch
 import tyro
 from rich.console import Console
-from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoTokenizer,
+    CLIPModel,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+)
 
 from alphaclip_gen.checkpoints import load_model, load_tower
 from alphaclip_gen.conversion import (
@@ -70,9 +78,13 @@ def model():
 
 @pytest.fixture
 def pixels():
+    return inputs(32)
+
+
+def inputs(side):
     generator = torch.Generator().manual_seed(1)
-    color = torch.randn(2, 3, 32, 32, generator=generator)
-    return torch.cat([color, -torch.rand(2, 1, 32, 32, generator=generator)], 1)
+    color = torch.randn(2, 3, side, side, generator=generator)
+    return torch.cat([color, -torch.rand(2, 1, side, side, generator=generator)], 1)
 
 
 def assert_same_weights(got, expected):
@@ -101,7 +113,22 @@ def test_openai_layout_holds_plain_clips_only(model, tmp_path):
     assert state_in(model, "open_clip")["visual.conv1.weight"].shape[1] == 3
 
 
+L14 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+
+
 @pytest.mark.parity
+@pytest.mark.parametrize(
+    "vision",
+    [pytest.param(VISION, id="tiny"), pytest.param(L14, id="L14", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     ("kind", "stock"),
     [
@@ -109,8 +136,9 @@ def test_openai_layout_holds_plain_clips_only(model, tmp_path):
         (AlphaCLIPVisionModelWithProjection, CLIPVisionModelWithProjection),
     ],
 )
-def test_stock_clip_equals_attending_everywhere(kind, stock, pixels, tmp_path):
-    ours = trained(kind, AlphaCLIPVisionConfig(**VISION))
+def test_stock_clip_equals_attending_everywhere(kind, stock, vision, tmp_path):
+    pixels = inputs(vision["image_size"])
+    ours = trained(kind, AlphaCLIPVisionConfig(**vision))
     export(ours, tmp_path, fold=True)
     loaded, report = stock.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
@@ -119,7 +147,8 @@ def test_stock_clip_equals_attending_everywhere(kind, stock, pixels, tmp_path):
     with torch.no_grad():
         got, expected, regions = loaded(color)[0], ours(color)[0], ours(pixels)[0]
     figure = ((got - expected).abs().max() / expected.abs().max()).item()
-    print(f"\nparity  {stock.__name__} with folded alpha  {figure:.1e}")
+    size = f"{vision['num_hidden_layers']:>2} x {vision['hidden_size']:<4}"
+    print(f"\nparity  {f'folded alpha, {stock.__name__}':<46} {size} {figure:.1e}")
     assert figure < 2e-6
     assert (regions - expected).abs().max() > 1e-3  # the alpha weights did matter
 
@@ -206,15 +235,20 @@ def test_convert_writes_a_folder_for_diffusers_and_says_what_it_read(tower, tmp_
     assert (rows["projection"], rows["text tower"]) == ("16", "none")
 
 
-def test_convert_joins_a_tower_with_a_text_tower_and_its_tokenizer(tower, model, tmp_path):
+def test_convert_joins_a_tower_with_a_text_tower_and_its_tokenizer(tower, model, tmp_path, caplog):
     published = export(tower, tmp_path / "in", "alpha-clip")
     export(model, tmp_path / "clip")
-    (tmp_path / "clip" / "tokenizer.json").write_text("{}")
+    convert(published, tmp_path / "wordless", text=tmp_path / "clip")
+    assert "clip has no tokenizer, and CLIP's is not installed: none is written" in caplog.text
+    words = {f"word{index}": index for index in range(20)}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="word0"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "clip")
     convert(published, tmp_path / "out", text=tmp_path / "clip", dtype=torch.float16)
     joined = load_model(tmp_path / "out", dtype=torch.float16)
     assert torch.equal(joined.visual_projection.weight, tower.visual_projection.weight.half())
     assert torch.equal(joined.text_projection.weight, model.text_projection.weight.half())
-    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.convert_tokens_to_ids(["word7", "word19"]) == [7, 19]
 
 
 def test_convert_will_not_write_into_a_full_folder(tower, tmp_path):

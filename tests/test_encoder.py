@@ -1,17 +1,21 @@
-"""RegionEncoder: batching, differentiability, lost words, and refusals."""
+"""RegionEncoder: batching, differentiability, lost words, every checkpoint, and refusals."""
 
 import logging
+import shutil
 
 import pytest
 import torch
-from transformers import CLIPVisionModelWithProjection
 
+from alphaclip_gen.checkpoints import load_tower
+from alphaclip_gen.conversion import convert, export
 from alphaclip_gen.encoder import RegionEncoder
 from alphaclip_gen.framing import preprocess
 from alphaclip_gen.mini.model import CONTEXT, new_model, new_tokenizer
 from alphaclip_gen.mini.train import save
+from alphaclip_gen.processor import AlphaCLIPImageProcessor
+from alphaclip_gen.published import Architecture, Published
 from alphaclip_gen.regions import alpha_from_box
-from alphaclip_gen.vision import pixel_values
+from alphaclip_gen.vision import IMAGE_MEAN, IMAGE_STD, pixel_values
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def test_embed_is_the_tower_behind_preprocess(encoder, image):
     with torch.no_grad():
         output = encoder.model.get_image_features(pixel_values(framed, alpha)).pooler_output
         expected = output / output.norm(dim=-1, keepdim=True)
-        torch.testing.assert_close(encoder.embed(image, LEFT), expected)
+        torch.testing.assert_close(encoder.embed(image, LEFT, "squash"), expected)
     assert encoder.size == 64
     assert encoder.logit_scale == pytest.approx(14)
 
@@ -116,15 +120,205 @@ def test_the_shipped_mini_loads_quietly(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_refusals(encoder, image, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"guidance model 'nothing' is neither a shipped"):
-        RegionEncoder.from_pretrained("nothing")
-    with pytest.raises(ValueError, match="a text is empty"):
-        encoder.embed_texts(["a red cone", " "])
+NORMALIZED = {"image_mean": (0.5, 0.4, 0.3), "image_std": (0.5, 0.25, 0.2)}
+EXACT = {"size": {"height": 64, "width": 64}, "do_center_crop": False}
+
+
+def test_normalization_is_the_processors(encoder, image):
+    """Squares of the tower's own size, so that nothing is resized: by hand."""
+    other = RegionEncoder(
+        encoder.model, encoder.tokenizer, AlphaCLIPImageProcessor.for_side(64, **NORMALIZED)
+    )
+    square = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    alpha = alpha_from_box((0, 0, 32, 64), (64, 64))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in NORMALIZED.values())
+    values = torch.cat([(square - mean) / std, alpha - 1], 1)
+    expected = encoder.model.get_image_features(values).pooler_output
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(other.embed(square, alpha), expected)
+    torch.testing.assert_close(other.encode(square, alpha).embedding, expected)
+    assert (encoder.embed(square, alpha) - expected).norm() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "geometry"),
+    [
+        ({}, "pad"),
+        (EXACT, "squash"),
+        ({"geometry": "squash"}, "squash"),
+        ({"geometry": "pad"}, "pad"),
+    ],
+)
+def test_pictures_are_framed_as_in_training_but_whole(encoder, image, settings, geometry):
+    processor = AlphaCLIPImageProcessor(**settings)
+    other = RegionEncoder(encoder.model, encoder.tokenizer, processor)
+    assert other.geometry == geometry
+    for method in (other.embed, lambda *given: other.encode(*given).embedding):
+        torch.testing.assert_close(method(image, LEFT), method(image, LEFT, geometry))
+    other_one = {"pad": "squash", "squash": "pad"}[geometry]
+    assert (other.embed(image, LEFT) - other.embed(image, LEFT, other_one)).norm() > 1e-4
+
+
+def test_a_whole_picture_is_padded_where_regions_are_cut_out(encoder, image):
+    features = encoder.encode(image, [None, LEFT], "region").embedding
+    torch.testing.assert_close(features[:1], encoder.encode(image, None, "pad").embedding)
+    torch.testing.assert_close(encoder.embed(image, LEFT, "region"), features[1:])
+
+
+def test_an_empty_region_is_a_region(encoder, image):
+    """Alpha 0 everywhere attends nowhere: defined, and not the same as attending everywhere."""
+    empty = encoder.encode(image, torch.zeros_like(LEFT)).embedding
+    assert empty.isfinite().all()
+    assert (empty - encoder.encode(image).embedding).norm() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("alpha", "message"),
+    [
+        (torch.ones(1, 1, 20, 20), "alpha is 20 high and 20 wide but its image is 48 high and 80"),
+        (torch.full((1, 1, 48, 80), torch.nan), "alpha .*NaN"),
+        (torch.full((1, 1, 48, 80), 255.0), "alpha .*255.*expected"),
+        (-torch.ones(1, 1, 48, 80), "alpha .*-1.*expected"),
+        (
+            torch.ones(1, 3, 48, 80),
+            r"alpha has shape \(1, 3, 48, 80\); expected \(batch, 1, height",
+        ),
+        (torch.ones(48, 80), r"alpha has shape \(48, 80\); expected \(batch, 1, height, width\)"),
+    ],
+    ids=["size", "NaN", "range", "negative", "channels", "dimensions"],
+)
+def test_bad_regions_are_refused(encoder, image, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        encoder.encode(image, alpha)
+
+
+def test_bad_batches_and_pictures_are_refused(encoder, image):
     with pytest.raises(ValueError, match="got 3 regions for 2 pictures"):
         encoder.encode([image, image], [LEFT, LEFT, RIGHT])
-    with pytest.raises(ValueError, match="alpha is 48 high and 80 wide but its image"):
-        encoder.encode(torch.rand(1, 3, 20, 20), LEFT)
-    CLIPVisionModelWithProjection(encoder.model.config.vision_config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="does not hold an Alpha-CLIP with a text tower"):
-        RegionEncoder.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="alpha has batch 3 but its image has batch 2"):
+        encoder.embed(image.repeat(2, 1, 1, 1), LEFT.repeat(3, 1, 1, 1))
+    with pytest.raises(ValueError, match=r"picture .*NaN"):
+        encoder.encode(image * torch.nan)
+
+
+def test_bad_texts_are_refused(encoder):
+    with pytest.raises(ValueError, match="a text is empty"):
+        encoder.embed_texts(["a red cone", " "])
+    with pytest.raises(ValueError, match="texts is 'a red cone'; expected a list"):
+        encoder.embed_texts("a red cone")
+    with pytest.raises(ValueError, match=r"texts is \[\]; expected a list of one text"):
+        encoder.score("scene.png", [])
+
+
+# from_pretrained
+
+
+SIZES = {"image_size": 32, "layers": 2, "width": 128, "patch_size": 8}
+WORDS = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
+CONFIG = {"embed_dim": 16, "quick_gelu": True, "vision_cfg": SIZES, "text_cfg": WORDS}
+TEXTS = ["a red cone", "it's a photo of the café, 2nd of 3!", "very " * 100]
+ROW = Published("clip_tiny", Architecture("ViT-T/8", 128, 2, 8, 32, 16, "o/clip"), "scenes", "0")
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A CLIP of open_clip's, with OpenAI's words and random weights."""
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    return open_clip.model.CLIP(**CONFIG).eval()
+
+
+@pytest.fixture
+def files(clip, tmp_path, monkeypatch):
+    """The same CLIP in every way that people have it: arguments of from_pretrained."""
+    import open_clip
+
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-tiny", CONFIG)
+    monkeypatch.setenv("ALPHACLIP_GEN_WEIGHTS", str(tmp_path / "downloads"))
+    monkeypatch.setattr("alphaclip_gen.published.PUBLISHED", (ROW,))
+    (tmp_path / "downloads").mkdir()
+    openai = tmp_path / "downloads" / ROW.architecture.clip_file
+    torch.save(clip.state_dict(), openai)
+    convert(openai, tmp_path / "ours")
+    convert(openai, tmp_path / "transformers", fold=True)
+    convert(openai, tmp_path / "open_clip", layout="open_clip")
+    tower = export(load_tower(openai), tmp_path, "alpha-clip")
+    tower.rename(tmp_path / "tuned.pth")
+    shutil.copy(tmp_path / "tuned.pth", tmp_path / "downloads" / ROW.file)
+    return {
+        "OpenAI": {"name_or_path": openai},
+        "open_clip, name and file": {"name_or_path": "ViT-tiny", "pretrained": openai},
+        "open_clip, folder": {"name_or_path": tmp_path / "open_clip"},
+        "transformers": {"name_or_path": tmp_path / "transformers"},
+        "ours": {"name_or_path": tmp_path / "ours"},
+        "own Alpha-CLIP": {"name_or_path": tmp_path / "tuned.pth", "text": tmp_path / "ours"},
+        "published": {"name_or_path": "clip_tiny"},
+    }
+
+
+@pytest.mark.parity
+def test_every_checkpoint_opens_with_its_tokenizer(clip, files, caplog):
+    """Pictures and texts, cut off and padded ones too, are what open_clip makes of them."""
+    import open_clip
+
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    with torch.no_grad():
+        pictures = clip.encode_image((image - mean) / std, normalize=True)
+        texts = clip.encode_text(open_clip.tokenize(TEXTS), normalize=True)
+    for name, given in files.items():
+        encoder = RegionEncoder.from_pretrained(**given)
+        caplog.clear()
+        got = encoder.embed_texts(TEXTS)
+        assert f"longer than the model's 77 tokens; cut off: '{'very ' * 24}very'" in caplog.text
+        figures = [(got - texts).abs().max(), (encoder.embed(image) - pictures).abs().max()]
+        print(f"\nparity  RegionEncoder / open_clip, {name:<26} {max(figures):.1e}")
+        assert max(figures) < 2e-6
+        assert encoder.logit_scale == pytest.approx(1 / 0.07)
+
+
+def test_a_published_alpha_clip_without_its_text_tower(files, tmp_path, monkeypatch):
+    (tmp_path / "downloads" / ROW.architecture.clip_file).unlink()
+    asked = []
+
+    def fetch(repository, _):
+        asked.append(repository)
+        raise FileNotFoundError(f"{repository!r} is not on the Hub.")
+
+    monkeypatch.setattr("alphaclip_gen.sources.fetch", fetch)
+    told = (
+        r"no text tower; its own is that of OpenAI's ViT-T/8.* not on .* put OpenAI's ViT-T-8\.pt"
+    )
+    with pytest.raises(FileNotFoundError, match=told):
+        RegionEncoder.from_pretrained("clip_tiny")
+    assert asked == ["o/clip"]
+    with pytest.raises(ValueError, match=r"tuned\.pth has no text tower.*Pass text="):
+        RegionEncoder.from_pretrained(tmp_path / "tuned.pth")
+
+
+def test_device_and_dtype_can_be_chosen(files, image):
+    given = files["ours"]
+    half = RegionEncoder.from_pretrained(**given, device="cpu", dtype=torch.bfloat16)
+    assert half.model.dtype == torch.bfloat16
+    expected = RegionEncoder.from_pretrained(**given).embed(image, LEFT)
+    torch.testing.assert_close(half.embed(image, LEFT).float(), expected, atol=0.03, rtol=0)
+
+
+def test_names_of_nothing_and_towers_without_texts_are_refused(files, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'nothing' is no file, .*shipped model \(mini\)"):
+        RegionEncoder.from_pretrained("nothing")
+    tower = load_tower(tmp_path / "ours", projection=False)
+    tower.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ValueError, match=r"bare has no text tower of CLIP\. Pass text="):
+        RegionEncoder.from_pretrained(tmp_path / "bare")
+
+
+def test_a_cut_off_file_and_one_of_another_size_are_refused(files, tmp_path):
+    whole = (tmp_path / "ours" / "model.safetensors").read_bytes()
+    (tmp_path / "ours" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"is damaged, cut off .* download it again"):
+        RegionEncoder.from_pretrained(tmp_path / "ours")
+    path = tmp_path / "transformers" / "config.json"
+    path.write_text(path.read_text().replace('"image_size": 32', '"image_size": 64'))
+    with pytest.raises(ValueError, match=r"of another size: .*position_embedding.* \(65, 128\)"):
+        RegionEncoder.from_pretrained(tmp_path / "transformers")

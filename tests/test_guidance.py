@@ -1,4 +1,4 @@
-"""Losses by hand, warps against known pictures, and guides that pull the right way."""
+"""Losses by hand, and guides that pull the right way."""
 
 import math
 
@@ -7,16 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alphaclip_gen.augmentation import composite
 from alphaclip_gen.guidance import (
     Guidance,
-    augment,
-    composite,
     contrastive_loss,
     cosine_loss,
-    random_backgrounds,
-    random_homographies,
     spherical_loss,
-    warp,
     weighted,
 )
 
@@ -82,78 +78,6 @@ def test_losses_have_right_finite_gradients(loss) -> None:
         at = at.clone().requires_grad_()
         loss(at, target).backward()
         assert at.grad.isfinite().all()
-
-
-# Pictures
-
-
-def test_composite_by_hand() -> None:
-    color = torch.full((1, 3, 1, 1), 0.3)  # 0.6 at half opacity
-    background = torch.tensor([1.0, 0.0, 0.5]).view(1, 3, 1, 1)
-    image = composite(color, torch.full((1, 1, 1, 1), 0.5), background)
-    assert torch.allclose(image.flatten(), torch.tensor([0.8, 0.3, 0.55]))
-
-
-def test_warp_by_the_identity_and_by_a_shift_of_one_pixel() -> None:
-    picture = torch.rand(1, 2, 6, 8, generator=seeded())
-    identity = torch.eye(3)[None]
-    assert torch.allclose(warp(picture, identity), picture, atol=1e-6)
-    shift = identity.clone()
-    shift[0, 0, 2] = 2 / 8  # one column: the output shows what is to its right
-    moved = warp(picture, shift)
-    assert torch.allclose(moved[..., :-1], picture[..., 1:], atol=1e-6)
-    assert (moved[..., -1] == 0).all()
-
-
-def test_warp_turns_without_stretching_a_wide_picture() -> None:
-    """A quarter turn of a disk in a picture twice as wide as high leaves the disk."""
-    y, x = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(64) - 31.5, indexing="ij")
-    disk = (x**2 + y**2 < 100).float()[None, None]
-    turn = torch.tensor([[[0.0, -0.5, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
-    assert torch.allclose(warp(disk, turn), disk, atol=1e-4)
-
-
-def test_homographies_turn_like_that_too() -> None:
-    matrix = random_homographies(64, seeded(), 0.0, 0.0, 90.0, 0.0, aspect=2.0)
-    scale = torch.diag(torch.tensor([2.0, 1.0, 1.0]))  # to pixels of a wide picture
-    turn = (scale @ matrix @ scale.inverse())[:, :2, :2]
-    assert torch.allclose(turn @ turn.mT, torch.eye(2).expand(64, 2, 2), atol=1e-5)
-    assert turn[:, 1, 0].abs().max() > 0.5
-
-
-def test_warp_is_differentiable() -> None:
-    picture = torch.rand(2, 1, 5, 5, generator=seeded(), dtype=torch.float64)
-    homography = random_homographies(2, seeded(), 0.1, 0.1, 8.0, 0.1).double()
-    assert torch.autograd.gradcheck(lambda p: warp(p, homography), picture.requires_grad_())
-
-
-def test_augment_moves_color_and_opacity_together() -> None:
-    opacity = (torch.rand(4, 1, 16, 16, generator=seeded()) > 0.5).float()
-    color = opacity * torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1)
-    warped, alpha = augment(color, opacity, seeded(1))
-    assert (warped - alpha * torch.tensor([0.2, 0.5, 0.9]).view(1, 3, 1, 1)).abs().max() < 1e-6
-    assert (alpha - opacity).abs().max() > 0.1
-    again, _ = augment(color, opacity, seeded(1))
-    assert torch.equal(warped, again)
-    same, _ = augment(color, opacity, seeded(1), strength=0.0)
-    assert torch.equal(same, color)
-
-
-@pytest.mark.parametrize("style", ["flat", "checker", "noise", "mixed"])
-def test_backgrounds_are_colors_and_repeat_with_the_seed(style) -> None:
-    pictures = random_backgrounds(6, (12, 16), seeded(), style)
-    assert pictures.shape == (6, 3, 12, 16)
-    assert pictures.min() >= 0 and pictures.max() <= 1
-    assert torch.equal(pictures, random_backgrounds(6, (12, 16), seeded(), style))
-    spread = pictures.flatten(2).std(dim=2).amax(dim=1)
-    assert (spread < 1e-6).all() if style == "flat" else (spread > 1e-3).any()
-
-
-def test_backgrounds_keep_away_from_a_color() -> None:
-    white = torch.ones(3)
-    near = random_backgrounds(200, (1, 1), seeded()).flatten(1)
-    far = random_backgrounds(200, (1, 1), seeded(), avoid=white).flatten(1)
-    assert (far - white).norm(dim=1).mean() > (near - white).norm(dim=1).mean() + 0.15
 
 
 # Guides
@@ -237,7 +161,5 @@ def test_bad_arguments_are_named() -> None:
         Guidance(RegionColor(), "red", loss="contrastive")
     with pytest.raises(ValueError, match="loss is 'l2'"):
         Guidance(RegionColor(), "red", loss="l2")
-    with pytest.raises(ValueError, match="style is 'stars'"):
-        random_backgrounds(1, (4, 4), seeded(), "stars")
     with pytest.raises(ValueError, match="weights has 2 values for 1 guides"):
         weighted([Guidance(RegionColor(), "red")], [1.0, 2.0])

@@ -6,53 +6,54 @@ import random
 
 import pytest
 import torch
+from tiny_cast import STYLES, tiny_cast
 
 from alphaclip_gen.mini import train
+from alphaclip_gen.mini.concepts import vocabulary
+from alphaclip_gen.mini.emoji_world import Mix, render_world
+from alphaclip_gen.mini.examples import make_examples
 from alphaclip_gen.mini.model import new_model, new_tokenizer, plane_waves
-from alphaclip_gen.mini.solids import build_bank
-from alphaclip_gen.mini.train import Config, Learner, contrast, main, make_examples, perturb
-from alphaclip_gen.mini.world import render_scenes
+from alphaclip_gen.mini.objective import Learner, contrast, graded_loss, perturb
+from alphaclip_gen.mini.train import Config, lesson, main, new_optimizers
 
 
-@pytest.fixture
-def small_bank(monkeypatch):
-    """A few sprites, so that a run starts at once."""
-    bank = build_bank(torch.Generator().manual_seed(0), views=2, blends=1, side=32)
-    monkeypatch.setattr(train, "_cached_bank", lambda config: bank)
-    return bank
-
-
-@pytest.fixture
-def lesson(small_bank):
+@pytest.fixture(scope="module")
+def task():
     """A model, its tokenizer and a batch of examples."""
     torch.manual_seed(0)
     tokenizer = new_tokenizer()
     generator = torch.Generator().manual_seed(1)
-    scenes = render_scenes(small_bank, 10, generator)
-    return (
-        Learner(new_model(tokenizer)),
-        tokenizer,
-        make_examples(scenes, generator, random.Random(0)),
-    )
+    scenes = render_world(tiny_cast(), 10, generator, Mix(styles=STYLES, solids=0.5))
+    examples = make_examples(scenes, generator, random.Random(0))
+    return Learner(new_model(tokenizer)), tokenizer, examples
 
 
-def test_loss_starts_at_chance_and_falls_on_a_batch_that_repeats(lesson):
-    learner, tokenizer, examples = lesson
-    optimizer = torch.optim.Adam(learner.parameters(), 1e-3)
+def test_loss_falls_on_a_batch_that_repeats(task):
+    learner, tokenizer, examples = task
+    optimizers = new_optimizers(learner, Config())
     losses = []
-    for _ in range(8):
+    for _ in range(6):
         loss, _ = contrast(learner, tokenizer, examples, random.Random(0))
-        optimizer.zero_grad()
+        learner.zero_grad()
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.5
     alpha = learner.model.vision_model.embeddings.patch_embedding_alpha.weight
     assert alpha.abs().max() > 1e-4
 
 
-def test_the_adversary_stays_in_its_ball_and_raises_the_loss(lesson):
-    learner, tokenizer, examples = lesson
+def test_graded_loss_is_cross_entropy_and_leaves_rows_of_zero_out():
+    logits = torch.tensor([[1.0, 2.0, 0.0], [5.0, -1.0, 3.0], [0.0, 0.0, 0.0]])
+    target = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    expected = torch.nn.functional.cross_entropy(logits[:2], target[:2])
+    torch.testing.assert_close(graded_loss(logits, target), expected)
+    assert graded_loss(logits, torch.zeros(3, 3)) == 0
+
+
+def test_the_adversary_stays_in_its_ball_and_raises_the_loss(task):
+    learner, tokenizer, examples = task
     for radius in (0.5, 2.0):
         moved = perturb(
             learner, tokenizer, examples, random.Random(0), radius, torch.Generator().manual_seed(0)
@@ -67,13 +68,15 @@ def test_the_adversary_stays_in_its_ball_and_raises_the_loss(lesson):
     assert after > before
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(small_bank, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     def config(name):
         return Config(
             output=tmp_path / name, steps=4, adversarial_steps=1, examples=12, save_minutes=0.0
         )
 
-    monkeypatch.setattr(train, "quick_accuracy", lambda *_: {})
+    monkeypatch.setattr(train, "load_cast", lambda *_: tiny_cast())
+    monkeypatch.setattr(train, "held_out", lambda *_: {})
+    monkeypatch.setattr(train, "lesson", lambda _: (Mix(styles=STYLES, solids=0.5), 0.2))
     main(config("whole"))
     real, calls = train.train_step, []
 
@@ -93,7 +96,51 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(small_bank, tmp_path, m
     )
     assert whole == parts
     log = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
-    assert log[0]["config"]["steps"] == 4
+    assert log[0]["config"]["steps"] == "4"
+
+
+def test_lessons_go_from_one_solid_to_crowds_with_emoji():
+    first, rough = lesson(0.0)
+    assert first.objects == (1, 1) and first.solids == 1 and first.solid.rough == rough == 0
+    last, rough = lesson(1.0)
+    assert last.objects == (1, 4) and last.solids < 0.5 and last.solid.rough > 0 < rough
+    assert [lesson(p / 10)[0].objects[1] for p in range(11)] == [1, 1, 1, 1, 2, 3, 3, 4, 4, 4, 4]
+
+
+def test_an_earlier_tower_is_where_training_begins(tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    tokenizer = new_tokenizer()
+    earlier = new_model(tokenizer)
+    train.save(earlier, tokenizer, tmp_path / "earlier")
+    seen = {}
+
+    def look(learner, *_):
+        seen.update(learner.model.vision_model.state_dict())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "load_cast", lambda *_: tiny_cast())
+    monkeypatch.setattr(train, "train_step", look)
+    with pytest.raises(KeyboardInterrupt):
+        main(Config(output=tmp_path / "run", start=tmp_path / "earlier", steps=1))
+    for name, value in earlier.vision_model.state_dict().items():
+        torch.testing.assert_close(seen[name], value.half().float())
+
+
+def test_every_weight_is_trained_by_one_optimizer():
+    learner = Learner(new_model(new_tokenizer()))
+    muon, adam = new_optimizers(learner, Config())
+    owned = [p for o in (muon, adam) for group in o.param_groups for p in group["params"]]
+    assert sorted(map(id, owned)) == sorted(map(id, learner.parameters()))
+    assert all(p.ndim == 2 for p in muon.param_groups[0]["params"])
+
+
+def test_words_of_the_vocabulary_are_one_token_each():
+    tokenizer = new_tokenizer()
+    whole = [word for word in vocabulary() if "-" not in word]
+    assert {len(tokenizer(word).input_ids) for word in whole} == {3}
+    assert len(tokenizer("zebrafish").input_ids) > 3
+    assert tokenizer.unk_token_id not in tokenizer("zebrafish").input_ids
+    assert tokenizer("A Red Cone").input_ids == tokenizer("a red cone").input_ids
 
 
 def test_plane_waves_tell_every_patch_apart():

@@ -17,7 +17,6 @@ from alphaclip_gen.mini.captions import (
     vocabulary,
 )
 from alphaclip_gen.mini.solids import build_bank, solid_distance, trace_blend
-from alphaclip_gen.mini.train import Config, _region, lesson, make_examples
 from alphaclip_gen.mini.world import PLAIN, Style, color_weights, oklab, render_scenes
 
 
@@ -148,6 +147,7 @@ def test_scenes_repeat_and_keep_their_ranges(bank):
         assert first.image.min() >= 0 and first.image.max() <= 1
         assert first.visible.min() >= 0 and first.visible.sum(1).max() <= 1 + 1e-4
         torch.testing.assert_close(first.color_weights.sum(-1), torch.ones(16, style.objects[1]))
+        assert torch.equal(first.concept, first.shape_weights.argmax(-1))
     assert not torch.equal(render_scenes(bank, 16, generator(6), PLAIN).image, first.image)
 
 
@@ -170,39 +170,3 @@ def test_occluded_objects_lose_the_hidden_part_of_their_alpha(bank):
     overlap = scenes.visible[:, :, None] * scenes.visible[:, None]
     off_diagonal = overlap * ~torch.eye(4, dtype=torch.bool)[None, :, :, None, None]
     assert off_diagonal.amax() <= 0.26  # two antialiased edges share a pixel, never more
-
-
-# Examples
-
-
-def test_regions_are_graded_and_stay_with_their_object():
-    visible = torch.zeros(400, 1, 32, 32)
-    visible[:, :, 8:16, 10:20] = 1
-    exact = _region(visible, generator(), loose=0.0)
-    assert ((exact > 0.35) == (visible > 0)).all()
-    inside = exact[:, 0, 12, 15]
-    assert inside.min() >= 0.5 and (inside == 1).float().mean() > 0.4
-    loose = _region(visible, generator(), loose=1.0)
-    peak = loose.flatten(1).argmax(1)
-    rows, columns = peak // 32, peak % 32
-    assert ((rows >= 2) & (rows < 22) & (columns >= 4) & (columns < 26)).all()
-
-
-def test_examples_put_single_regions_first(bank):
-    scenes = render_scenes(bank, 40, generator(3))
-    examples = make_examples(scenes, generator(4), random.Random(0))
-    single, several = len(examples.joint), len(examples.scene_captions)
-    assert len(examples.image) == len(examples.alpha) == single + several
-    assert single >= scenes.present.sum() and several > 0
-    torch.testing.assert_close(examples.joint.sum(1), torch.ones(single))
-    assert all(" and " in text for text in examples.scene_captions)
-    whole = (examples.alpha.flatten(1) == 1).all(1)
-    assert 0.05 < whole.float().mean() < 0.25
-
-
-def test_lessons_go_from_plain_to_the_full_mix():
-    style, loose = lesson(0.0)
-    assert (style, loose) == (Style(objects=(1, 1), named=1.0, blended=0.0, rough=0.0), 0.0)
-    style, loose = lesson(1.0)
-    assert style == Style() and loose == pytest.approx(0.24)
-    assert Config().steps > Config().adversarial_steps

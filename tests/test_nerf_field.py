@@ -1,22 +1,14 @@
-"""The field: sampling, smoothing and mirroring by hand; growth keeps content and Adam's state."""
+"""The field: sampling, smoothing and mirroring by hand; blobs, activations, growth."""
+
+import math
 
 import pytest
 import torch
 
-from field import (
-    FieldSettings,
-    Proportion,
-    VoxelField,
-    blob_field,
-    blob_logits,
-    grow_adam,
-    mirrored,
-    outward_normals,
-    resampled,
-    sample,
-    smoothed,
-)
-from schedule import Ramp
+from blobs import Proportion, blob_logits
+from field import FieldSettings, Volume, VoxelField, blob_field, haze_field
+from grids import mirrored, outward_normals, resampled, sample, smoothed
+from schedule import Ramp, constant, stage
 
 
 def linear_grid(size: int) -> torch.Tensor:
@@ -31,6 +23,18 @@ def test_ramp() -> None:
     assert [ramp(p) for p in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([1, 1, 2, 3, 3])
     step = Ramp(0.0, 1.0, 0.5, 0.5)
     assert [step(p) for p in (0.4, 0.6)] == [0, 1]
+
+
+def test_windows() -> None:
+    window = Ramp(1.0, 3.0, 0.2, 0.6, since=0.3, until=0.5)
+    assert [window(p) for p in (0.2, 0.3, 0.4, 0.5, 0.51)] == pytest.approx([0, 1.5, 2, 2.5, 0])
+    assert [constant(0.7, until=0.5)(p) for p in (0.0, 0.5, 0.6)] == [0.7, 0.7, 0.0]
+    assert [constant(0.7)(p) for p in (0.0, 1.0)] == [0.7, 0.7]
+
+
+def test_stages() -> None:
+    assert [stage((0.35, 0.65), p) for p in (0.0, 0.34, 0.35, 0.7)] == [0, 0, 1, 2]
+    assert stage((), 1.0) == 0
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
@@ -93,6 +97,60 @@ def test_a_taper_narrows_the_top() -> None:
     assert above < 0 < below
 
 
+def test_a_hole_makes_a_ring() -> None:
+    """Width 0.8, a quarter of it empty: the tube runs at radius 0.5, 0.3 to either side."""
+    ring = blob_logits(Proportion(0.8, 0.2, 0.8, hole=0.25), 65)
+    places = {(0.5, 0, 0): 1, (0, 0, -0.5): 1, (0.79, 0, 0): 1, (0.21, 0, 0): 1, (0, 0.19, 0.5): 1,
+              (0.81, 0, 0): -1, (0.19, 0, 0): -1, (0, 0, 0): -1, (0.5, 0.21, 0): -1}  # fmt: skip
+    values = sample(ring, torch.tensor(list(places)).float())[0]
+    assert values.sign().tolist() == list(places.values())
+    assert torch.allclose(ring, ring.transpose(2, 4), atol=1e-5)  # round, seen from above
+    middle = sample(ring, torch.tensor([[0.5, 0.0, 0.0]])).item()
+    assert middle == pytest.approx(12 * 0.2, rel=0.05)  # slope times the smallest radius
+
+
+def test_softplus_is_the_opacity_of_dvgo() -> None:
+    """1 - (1 + exp(logit + shift))^-interval, where max_density * step is the interval."""
+    logits = torch.tensor([-3.0, 0.0, 2.0, 15.0, 30.0])
+    volume = Volume(
+        logits.view(1, 1, 1, 1, 5) - 13.8, torch.zeros(1, 3, 1, 1, 5), torch.zeros(1, 3, 1, 1, 1),
+        80.0, "softplus",
+    )  # fmt: skip
+    step, interval = 0.5 / 80, 0.5
+    opacity = 1 - (-volume.density().flatten().double() * step).exp()
+    expected = 1 - (1 + (logits.double() - 13.8).exp()) ** -interval
+    assert torch.allclose(opacity, expected, rtol=1e-4, atol=1e-12)
+
+
+def test_haze_begins_at_an_opacity_of_a_millionth() -> None:
+    settings = FieldSettings(
+        density_sizes=(8,), color_sizes=(4,), begin="haze", activation="softplus",
+        max_density=80.0, shift=-13.8,
+    )  # fmt: skip
+    density, color, _ = haze_field(settings).volume()(torch.rand(9, 3) - 0.5)
+    assert torch.allclose(density / 80, torch.tensor(1e-6), rtol=0.02)  # a voxel of 1/80
+    assert torch.allclose(color, torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softplus"])
+def test_logits_of_densities(activation) -> None:
+    grid = torch.zeros(1, 1, 2, 2, 2)
+    volume = Volume(grid, grid.expand(1, 3, 2, 2, 2), grid.expand(1, 3, 2, 2, 2), 30.0, activation)
+    for density in (0.001, 1.0, 29.0):
+        logit = volume.logit_of(density)
+        assert volume.density_of(torch.tensor(logit)).item() == pytest.approx(density, rel=1e-4)
+    half = {"sigmoid": 0.0, "softplus": math.log(math.exp(0.5) - 1)}[activation]
+    assert volume.logit_of(15.0) == pytest.approx(half, abs=1e-9)
+
+
+def test_a_shift_moves_a_blob_only_in_its_parameters() -> None:
+    settings = FieldSettings(density_sizes=(17,), color_sizes=(2,), smoothing=0, limit=40.0)
+    shifted = FieldSettings(**{**vars(settings), "shift": -13.8})
+    color = torch.full((3,), 0.5)
+    plain, moved = (blob_field(Proportion(), color, s).volume(2.0) for s in (settings, shifted))
+    assert torch.allclose(plain.logits, moved.logits, atol=1e-4)
+
+
 def test_growth_keeps_the_field() -> None:
     settings = FieldSettings(smoothing=0, mirror="none")
     field = VoxelField(linear_grid(5), torch.randn(1, 3, 3, 3, 3), settings)
@@ -100,31 +158,14 @@ def test_growth_keeps_the_field() -> None:
     points = torch.rand(20, 3) * 2 - 1
     assert torch.allclose(finer.volume()(points)[0], field.volume()(points)[0], atol=1e-3)
     assert torch.allclose(finer.volume()(points)[1], field.volume()(points)[1], atol=0.1)
-    assert finer.density.shape[-1] == 9 and finer.color.shape[-1] == 5
+    assert finer.sizes == (9, 5)
 
 
-def test_adam_goes_on_after_growth() -> None:
-    """Moments become those of the finer grid, the count of steps stays, the rate is kept."""
-    old = torch.nn.Parameter(torch.zeros(1, 1, 4, 4, 4))
-    optimizer = torch.optim.Adam([{"params": [old], "lr": 0.5}], fused=True)
-    old.grad = linear_grid(4)
-    optimizer.step()
-    before = {name: value.clone() for name, value in optimizer.state[old].items()}
-    new = torch.nn.Parameter(resampled(old.detach(), 7))
-    grow_adam(optimizer, old, new, 7)
-    state = optimizer.state[new]
-    assert old not in optimizer.state
-    assert torch.allclose(state["exp_avg"], 0.1 * linear_grid(7), atol=1e-4)
-    assert torch.allclose(state["exp_avg_sq"], resampled(before["exp_avg_sq"], 7))
-    assert state["exp_avg_sq"].min() >= 0 and state["step"] == 1
-    assert optimizer.param_groups[0]["params"][0] is new
-    assert optimizer.param_groups[0]["lr"] == 0.5
-    previous = new.detach().clone()
-    new.grad = linear_grid(7)
-    optimizer.step()
-    moved = new.detach() - previous
-    assert optimizer.state[new]["step"] == 2
-    assert (moved * linear_grid(7) <= 0).all() and moved.abs().max() > 0.3
+def test_growth_takes_the_drop_from_density_only() -> None:
+    settings = FieldSettings(growth_drop=1.0)
+    finer = VoxelField(linear_grid(5), torch.ones(1, 3, 3, 3, 3), settings).grown(9, 5)
+    assert torch.allclose(finer.density, linear_grid(9) - 1, atol=1e-3)
+    assert (finer.color == 1).all()
 
 
 def test_clamp_keeps_logits_in_reach() -> None:

@@ -1,16 +1,23 @@
 """Regularisers by hand, and the way that their gradients point."""
 
+import math
+
 import pytest
 import torch
 
+from blobs import Proportion
+from field import FieldSettings, blob_field
 from losses import (
+    LossSettings,
     ball_loss,
     center_loss,
     entropy_loss,
     floor_loss,
+    penalties,
     total_variation,
     transmittance_loss,
 )
+from schedule import Ramp, constant
 
 
 def blocks(*filled: tuple[int, int, int], size: int = 5) -> torch.Tensor:
@@ -26,6 +33,37 @@ def test_transmittance_counts_the_excess_only() -> None:
     assert transmittance_loss(opacity, 0.7).item() == 0
     assert floor_loss(opacity, 0.3).item() == pytest.approx(0.05)
     assert floor_loss(opacity, 0.1).item() == 0
+
+
+def test_transmittance_is_that_of_dream_fields_up_to_a_constant() -> None:
+    """-min(mean T, tau) with T = 1 - opacity and tau = 1 - target: same gradient, constant off."""
+    for mean in (0.2, 0.8):
+        opacity = torch.full((1, 1, 4, 4), mean, requires_grad=True)
+        ours = transmittance_loss(opacity, 0.4)
+        theirs = -(1 - opacity).mean().clamp(max=0.6)
+        gradients = [torch.autograd.grad(loss, opacity)[0] for loss in (ours, theirs)]
+        assert torch.allclose(*gradients)
+        assert (ours - theirs).item() == pytest.approx(0.6)
+
+
+def test_penalties_are_weighted_named_and_kept_to_their_windows() -> None:
+    settings = LossSettings(
+        transmittance=0.5, opacity_target=Ramp(0.5, 0.1, 0.0, 0.5), floor=0.0, center=0.0,
+        density_variation=constant(0.1, since=0.4, until=0.6), color_variation=constant(0.0),
+        entropy=constant(0.01), ball=constant(0.05, until=0.5),
+    )  # fmt: skip
+    field = FieldSettings(density_sizes=(9,), color_sizes=(2,))
+    volume = blob_field(Proportion(), torch.full((3,), 0.5), field).volume(2.0)
+    opacity = torch.full((2, 1, 4, 4), 0.6)
+    early, middle, late = (penalties(volume, opacity, settings, p) for p in (0.0, 0.5, 0.7))
+    assert early["transmittance"].item() == pytest.approx(0.5 * 0.1)
+    assert late["transmittance"].item() == pytest.approx(0.5 * 0.5)
+    entropy = -(0.6 * math.log2(0.6) + 0.4 * math.log2(0.4))
+    assert early["entropy"].item() == pytest.approx(0.01 * entropy, rel=1e-4)
+    assert middle["density variation"] == 0.1 * total_variation(volume.logits)
+    assert list(early) == ["transmittance", "entropy", "ball"]
+    assert list(middle) == ["transmittance", "density variation", "entropy", "ball"]
+    assert list(late) == ["transmittance", "entropy"]
 
 
 def test_total_variation_by_hand() -> None:

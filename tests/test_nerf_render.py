@@ -8,7 +8,8 @@ import torch
 from cameras import random_views, rays, turntable
 
 from cameras import CameraSettings  # isort: skip
-from field import FieldSettings, Proportion, VoxelField, blob_field
+from blobs import Proportion
+from field import FieldSettings, VoxelField, blob_field, haze_field
 from render import (
     Occupancy,
     RenderSettings,
@@ -161,6 +162,32 @@ def test_occupancy_is_dilated_by_a_length() -> None:
     space = occupancy(density, 0.05, margin=0.2)  # two voxels of 0.1
     assert space.occupied.sum() == 5**3
     assert space.radius == pytest.approx(0.2 * 3**0.5 + 3**0.5 / 20)
+
+
+def test_haze_is_sampled_everywhere_and_can_form() -> None:
+    """Far below the threshold, `faint` keeps what is not far from the most opaque voxel."""
+    haze = haze_field(FieldSettings(density_sizes=(9,), activation="softplus", shift=-13.8))
+    density = haze.volume().density().detach()
+    assert not occupancy(density, 0.05, margin=0.0).occupied.any()
+    space = occupancy(density, 0.05, margin=0.0, faint=1e-3)
+    axis = torch.linspace(-1, 1, 9).square()
+    distance = (axis[:, None, None] + axis[:, None] + axis).sqrt()
+    assert torch.equal(space.occupied, distance <= 1 + 3**0.5 / 8)
+    density[4, 4, 4] *= 1e5
+    assert occupancy(density, 0.05, margin=0.0, faint=1e-3).occupied.sum() == 1
+
+
+def test_a_step_in_voxels_shrinks_with_them() -> None:
+    assert RenderSettings(step=0.05).length(41) == 0.05
+    assert RenderSettings(step_in_voxels=0.5).length(41) == pytest.approx(0.5 * 2 / 40)
+
+
+def test_light_that_is_even_leaves_colors_alone() -> None:
+    ball = blob_field(Proportion(), torch.full((3,), 0.5), FieldSettings(density_sizes=(24,)))
+    volume = ball.volume(4.0)
+    picture = render(volume, turntable(1), 9, occupancy(volume.density(), 0.05), 0.05)
+    lit = shaded(picture, torch.randn(1, 3), torch.ones(1))
+    assert torch.equal(lit, picture.color)
 
 
 def test_lamp_from_the_front_and_from_behind() -> None:

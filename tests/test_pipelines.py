@@ -3,6 +3,7 @@
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from alphaclip_gen.vision import (  # noqa: E402
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = runpy.run_path(str(ROOT / "tests" / "tiny_pipelines.py"))
+cases = SimpleNamespace(**runpy.run_path(str(ROOT / "tests" / "tiny_cases.py")))
 BOX = (0, 0, 16, 32)
 
 pytestmark = [
@@ -29,7 +30,7 @@ pytestmark = [
 
 def loaded(stock, file, folder, **components):
     torch.manual_seed(0)
-    TINY[stock]().save_pretrained(folder)
+    getattr(cases.pipes, stock)().save_pretrained(folder)
     pipe = diffusers.DiffusionPipeline.from_pretrained(
         folder,
         custom_pipeline=str(ROOT / "pipelines" / file),
@@ -82,7 +83,7 @@ def test_image_variation(image, tmp_path):
 
 
 def test_image_variation_with_alpha_weights(image, tmp_path):
-    config = AlphaCLIPVisionConfig(**TINY["vision_config"]().to_dict() | {"model_type": None})
+    config = AlphaCLIPVisionConfig(**cases.parts.vision_config().to_dict() | {"model_type": None})
     tower = AlphaCLIPVisionModelWithProjection(config).eval()
     torch.nn.init.normal_(tower.vision_model.embeddings.patch_embedding_alpha.weight)
     pipe = loaded("image_variation", "image_variation.py", tmp_path, image_encoder=tower)
@@ -92,7 +93,7 @@ def test_image_variation_with_alpha_weights(image, tmp_path):
 
 def test_shap_e(image, tmp_path):
     torch.manual_seed(0)
-    TINY["shap_e"]().save_pretrained(tmp_path)
+    cases.pipes.shap_e().save_pretrained(tmp_path)
     pipe, stock = (
         diffusers.DiffusionPipeline.from_pretrained(tmp_path, **how)
         for how in (
@@ -110,7 +111,7 @@ def test_ip_adapter(image, tmp_path):
     pipe = loaded("stable_diffusion", "ip_adapter.py", tmp_path)
     assert type(pipe).__name__ == "AlphaIPAdapterPipeline"
     without = run(pipe, "a")
-    TINY["with_adapter"](pipe)
+    cases.adapters.with_adapter(pipe)
     whole, half = run(pipe, "a", image), run(pipe, "a", image, BOX)
     assert (whole - without).norm() > 1e-3
     assert (half - whole).norm() > 1e-3

@@ -64,7 +64,7 @@ _COLOR_ONLY = ("a {color} object", "something {color}", "a {color} thing", "{col
 def caption(shape: str | None = None, color: str | None = None) -> str:
     """The canonical caption: "a red cone", "a cone" (no color) or "a red object" (no shape)."""
     template = (_FULL if color else _SHAPE_ONLY) if shape else _COLOR_ONLY
-    return _with_articles(template[0].format(shape=shape, color=color))
+    return with_articles(template[0].format(shape=shape, color=color))
 
 
 def all_captions() -> list[str]:
@@ -80,7 +80,7 @@ def say(rng: random.Random, shape: str | None = None, color: str | None = None) 
         shape=_synonym(rng, SHAPES[shape]) if shape else None,
         color=_synonym(rng, COLOR_WORDS[color]) if color else None,
     )
-    return _with_articles(text)
+    return with_articles(text)
 
 
 def say_scene(rng: random.Random, things: Sequence[tuple[str, str]]) -> str:
@@ -89,12 +89,12 @@ def say_scene(rng: random.Random, things: Sequence[tuple[str, str]]) -> str:
         f"a {_synonym(rng, COLOR_WORDS[color])} {_synonym(rng, SHAPES[shape])}"
         for shape, color in rng.sample(list(things), len(things))
     ]
-    return _with_articles(" and ".join(parts))
+    return with_articles(" and ".join(parts))
 
 
-def _with_articles(text: str) -> str:
-    """The text with "an" before a vowel: "an orange orb"."""
-    return re.sub(r"\ba (?=[aeiou])", "an ", text)
+def with_articles(text: str) -> str:
+    """The text with "an" before the sound of a vowel: "an orange orb", "a unicorn"."""
+    return re.sub(r"\ba (?=hour|(?!uni|ufo)[aeiou])", "an ", text)
 
 
 def _synonym(rng: random.Random, names: tuple[str, ...]) -> str:

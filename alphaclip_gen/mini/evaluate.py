@@ -1,12 +1,15 @@
 """What mini sees in scenes that it was not trained on, and how smoothly its similarity moves.
 
-Scenes come from sprites traced with another seed: fresh views, proportions, colors, backgrounds.
+Solids come from sprites traced with another seed: fresh views, proportions, colors, backgrounds.
+Emoji come in fresh scenes, in the styles of the training and in the one that is never trained on;
+their drawings are not part of the package, and are left out where they are not.
 """
 
 import json
 import math
 import statistics
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -16,7 +19,12 @@ from rich.table import Table
 from torch import Tensor
 
 from ..encoder import RegionEncoder
-from .captions import COLORS, SHAPES, all_captions
+from . import captions
+from .captions import COLORS, SHAPES
+from .concepts import SOLID_CAPTIONS, all_captions
+from .emoji_world import HELD_OUT, SEEN, caption_targets, render_world
+from .evaluate_regions import read_cast, region_figures
+from .rates import shown
 from .solids import build_bank, random_views, trace_blend
 from .world import PLAIN, Scenes, render_scenes
 
@@ -26,13 +34,15 @@ class EvaluateMini:
     """How often mini names the region of a held-out scene, with its alpha and without."""
 
     scenes: int = 400
-    """Held-out scenes of two to four solids; every visible solid is one question."""
+    """Held-out scenes of two to four subjects, of each kind; every visible one is a question."""
     lines: int = 100
     """Straight lines between random pairs of captions, for smoothness."""
     seed: int = 1_000_001
     """Of the scenes; training uses 0."""
     model: str = "mini"
     """mini, or a folder that training wrote."""
+    artwork: Path = Path("runs/artwork")
+    """Folder of the emoji; see python -m alphaclip_gen.mini.artwork."""
     output: Path | None = None
     """Folder for mini.json and mini.md."""
 
@@ -43,13 +53,19 @@ def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
     generator = torch.Generator().manual_seed(config.seed)
     bank = build_bank(generator, views=48, blends=0, rippled=0.0)
     scenes = render_scenes(bank, config.scenes, generator, PLAIN)
-    result = {
+    result: dict = {
         "model": config.model,
         "seed": config.seed,
+        "date": date.today().isoformat(),
         "accuracy": region_accuracy(encoder, scenes),
         "smoothness": smoothness(encoder, config.lines, generator),
     }
     console.print(_table(result))
+    try:
+        result["emoji"] = emoji_figures(encoder, config)
+        console.print(emoji_markdown(result["emoji"]))
+    except FileNotFoundError as missing:
+        console.print(f"Emoji are left out. {missing}")
     if config.output:
         config.output.mkdir(parents=True, exist_ok=True)
         (config.output / "mini.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -57,12 +73,35 @@ def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
     return result
 
 
-def region_accuracy(encoder: RegionEncoder, scenes: Scenes) -> dict:
-    """Top-1 of every visible object among all captions: with its alpha, and with all ones."""
+def emoji_figures(encoder: RegionEncoder, config: EvaluateMini) -> dict:
+    """The figures of emoji in the styles of the training, and in the held-out one.
+
+    Raises:
+        FileNotFoundError: the drawings are not there.
+    """
+    cast = read_cast(config.artwork)
+    found = {}
+    for kind, mix in (("training styles", SEEN), ("held-out style", HELD_OUT)):
+        generator = torch.Generator().manual_seed(config.seed)
+        found[kind] = region_figures(encoder, render_world(cast, config.scenes, generator, mix))
+    return found
+
+
+def region_accuracy(
+    encoder: RegionEncoder, scenes: Scenes, texts: list[str] | None = None
+) -> dict:
+    """Top-1 of every visible object among captions: with its alpha, and with all ones.
+
+    Args:
+        encoder: what is asked.
+        scenes: what it is shown.
+        texts: captions in the order of `concepts.all_captions`, which None stands for; the first
+            of them are enough for solids.
+    """
     scene, slot = scenes.present.nonzero().T
-    truth = _truth(scenes, scene, slot)
+    truth = caption_targets(scenes, scene, slot).argmax(1)
     image, alpha = scenes.image[scene], scenes.visible[scene, slot, None]
-    text = encoder.embed_texts(all_captions())
+    text = encoder.embed_texts(texts or all_captions())
     number = scenes.present.sum(1).long()[scene]
     named = {
         "alpha": (_embed(encoder, image, alpha) @ text.T).argmax(1),
@@ -84,12 +123,12 @@ def smoothness(encoder: RegionEncoder, lines: int, generator: torch.Generator) -
     eleven even steps, seen from one side. Counted are the steps on which the similarity to the
     goal rises, and by how much it falls below its own running maximum at worst.
     """
-    names, captions = list(SHAPES), all_captions()
-    text = encoder.embed_texts(captions)
+    names, wordings = list(SHAPES), captions.all_captions()
+    text = encoder.embed_texts(wordings)
     colors = torch.tensor(list(COLORS.values()))
     rising, drops, ranks = [], [], []
     for _ in range(lines):
-        start, goal = torch.randperm(len(captions), generator=generator)[:2].tolist()
+        start, goal = torch.randperm(len(wordings), generator=generator)[:2].tolist()
         image, alpha = _line(
             names[start // len(colors)],
             names[goal // len(colors)],
@@ -138,18 +177,12 @@ def _embed(encoder: RegionEncoder, image: Tensor, alpha: Tensor) -> Tensor:
     return torch.cat([encoder.embed(one, region) for one, region in parts])
 
 
-def _truth(scenes: Scenes, scene: Tensor, slot: Tensor) -> Int[Tensor, " questions"]:
-    shape = scenes.shape_weights[scene, slot].argmax(1)
-    return shape * len(COLORS) + scenes.color_weights[scene, slot].argmax(1)
-
-
-def _rates(guess: Tensor, truth: Tensor) -> dict:
-    colors = len(COLORS)
-    right = {
-        "top1": guess == truth,
-        "shape": guess // colors == truth // colors,
-        "color": guess % colors == truth % colors,
-    }
+def _rates(guess: Int[Tensor, " questions"], truth: Int[Tensor, " questions"]) -> dict:
+    """The share of right captions; of solids also of right shapes and colors."""
+    colors, right = len(COLORS), {"top1": guess == truth}
+    if len(truth) and truth.max() < SOLID_CAPTIONS:
+        right["shape"] = guess // colors == truth // colors
+        right["color"] = (guess % colors == truth % colors) & (guess < SOLID_CAPTIONS)
     rates = {name: round(hit.float().mean().item(), 4) for name, hit in right.items()}
     spread = 1.96 * math.sqrt(rates["top1"] * (1 - rates["top1"]) / len(truth))
     return {**rates, "top1_95": round(spread, 4)}
@@ -191,7 +224,38 @@ def _table(result: dict) -> Table:
 
 
 def _markdown(result: dict) -> str:
-    heads = _heads(result)
-    lines = [heads, ("---",) * len(heads), *_rows(result)]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{body}\n\n{_note(result)}\n"
+    page = f"{_lines(_heads(result), _rows(result))}\n\n{_note(result)}\n"
+    if "emoji" in result:
+        page += f"\n{emoji_markdown(result['emoji'])}"
+    return f"{page}\nMeasured on {result['date']}.\n"
+
+
+def _lines(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    table = [heads, ("---",) * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+def emoji_markdown(figures: dict) -> str:
+    """The table of emoji: one row for each way to point, one column for each kind of style."""
+    kinds = tuple(figures)
+    first = figures[kinds[0]]
+    rows = [
+        (name, *(shown(figures[kind][part][name]) for kind in kinds))
+        for part in ("ways", "doors")
+        for name in first[part]
+    ]
+    for name, label in (
+        ("in scene", "two regions, both above the scene's others"),
+        ("of all", "two regions, both in the best five of all"),
+    ):
+        rows.append((label, *(shown(figures[kind]["two"][name]) for kind in kinds)))
+    for name, label in (
+        ("strength", "steps that rise with the strength of alpha"),
+        ("shift", "steps that rise as alpha moves to another subject"),
+    ):
+        rows.append((label, *(f"{figures[k]['graded'][name]['steps_rising']:.2f}" for k in kinds)))
+    asked = " and ".join(f"{figures[kind]['questions']} ({kind})" for kind in kinds)
+    return (
+        f"{_lines(('emoji', *kinds), rows)}\n\nTop-1 among {first['captions']} captions with 95 % "
+        f"Wilson intervals; questions: {asked}.\n"
+    )

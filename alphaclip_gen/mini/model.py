@@ -1,11 +1,15 @@
-"""mini's architecture: a 64 px Alpha-CLIP, a small text tower and a word tokenizer, untrained."""
+"""mini's architecture: a 64 px Alpha-CLIP, a small text tower, a tokenizer; untrained."""
 
+import functools
+import itertools
 import math
+import string
+from collections import Counter
 
 import torch
 from jaxtyping import Float
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
@@ -13,21 +17,24 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ..vision import AlphaCLIPConfig, AlphaCLIPModel
-from .captions import vocabulary
+from .concepts import vocabulary
 
-PAD, BOS, UNKNOWN, EOS = "<pad>", "<bos>", "<unk>", "<eos>"
+PAD, BOS, UNKNOWN, EOS, END = "<pad>", "<bos>", "<unk>", "<eos>", "</w>"
 CONTEXT = 32
 """Longest caption in tokens, begin and end included."""
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words over mini's vocabulary."""
-    words = [PAD, BOS, UNKNOWN, EOS, *vocabulary()]
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
+    """A byte-pair tokenizer in which every word of mini's vocabulary is one token."""
+    special = [PAD, BOS, UNKNOWN, EOS]
+    tokens, merges = byte_pairs(tuple(vocabulary()))
+    ids = {token: index for index, token in enumerate([*special, *tokens])}
+    tokenizer = Tokenizer(BPE(ids, list(merges), unk_token=UNKNOWN, end_of_word_suffix=END))
     tokenizer.normalizer = Lowercase()
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(
-        single=f"{BOS} $A {EOS}", special_tokens=[(BOS, words.index(BOS)), (EOS, words.index(EOS))]
+        single=f"{BOS} $A {EOS}",
+        special_tokens=[(BOS, special.index(BOS)), (EOS, special.index(EOS))],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -36,7 +43,39 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNKNOWN,
         eos_token=EOS,
         model_max_length=CONTEXT,
+        knows_whole_words_only=True,  # what falls into pieces was never seen: RegionEncoder says so
     )
+
+
+@functools.cache
+def byte_pairs(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Tokens, and the merges that make every word one of them (Sennrich et al. 2016).
+
+    The commonest pair is merged first, the first in the alphabet among equals: always the same, as
+    training with the tokenizers library is not.
+    """
+    parts = Whitespace()
+    split = sorted({part for word in words for part, _ in parts.pre_tokenize_str(word)})
+    spelled = [[*word[:-1], word[-1] + END] for word in split]
+    letters = string.ascii_lowercase + string.digits
+    tokens = {*letters, *(letter + END for letter in letters), *itertools.chain(*spelled)}
+    merges = list[tuple[str, str]]()
+    while pairs := Counter(pair for word in spelled for pair in itertools.pairwise(word)):
+        pair = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(pair)
+        spelled = [_merged(word, pair) for word in spelled]
+    ordered = dict.fromkeys([*sorted(tokens), *(first + second for first, second in merges)])
+    return tuple(ordered), tuple(merges)
+
+
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    """The word with every occurrence of the pair made one token, from the left."""
+    found, place = list[str](), 0
+    while place < len(word):
+        whole = tuple(word[place : place + 2]) == pair
+        found.append("".join(pair) if whole else word[place])
+        place += 1 + whole
+    return found
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> AlphaCLIPModel:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from ..alpha import Number
 from .captions import COLORS
+from .dice import Dice
 from .solids import SpriteBank
+from .sprites import layout
 
 COLOR_TOLERANCE = 0.08
 """OKLab distance over which a color's name fades: the sigma of `color_weights`."""
@@ -29,13 +30,17 @@ class Scenes:
     Attributes:
         image: sRGB pixels in [0, 1].
         visible: each object's visible coverage, in [0, 1]; zero for absent objects.
-        shape_weights: how much of each solid each object is; rows sum to one.
-        color_weights: how much of each color's name each object deserves; rows sum to one.
+        concept: what each object is, an index into `concepts.NAMES` (solids come first there);
+            for a blend, the solid that it is most of.
+        shape_weights: how much of each solid each object is; rows sum to one, or to zero for what
+            is no solid.
+        color_weights: how much of each color's name each object deserves; the same.
         present: whether the slot holds an object of which enough can be seen.
     """
 
     image: Float[Tensor, "scenes 3 height width"]
     visible: Float[Tensor, "scenes objects height width"]
+    concept: Int[Tensor, "scenes objects"]
     shape_weights: Float[Tensor, "scenes objects shapes"]
     color_weights: Float[Tensor, "scenes objects colors"]
     present: Float[Tensor, "scenes objects"]
@@ -79,21 +84,18 @@ def render_scenes(
         size: picture side in pixels.
     """
     style = style or Style()
-    dice = _Dice(generator)
+    dice = Dice(generator)
     slots = style.objects[1]
-    sprites = _choose_sprites(bank, dice, count * slots, style)
+    sprites = choose_sprites(bank, dice, count * slots, style)
     number = dice.integers(style.objects[0], slots + 1, count)
     exists = (torch.arange(slots) < number[:, None]).float()
 
-    center, radius = _layout(dice, number, slots)
-    normals, coverage = _place(bank, sprites, center, radius, dice, size)
-    color, weights = _colors(dice, count * slots, style)
-    if style.rough:
-        color_map, weights = _blotch(dice, color, weights, size, style)
-        coverage = _soften(dice, coverage, normals, style)
-    else:
-        color_map = color[:, :, None, None]
-    lit = _shade(dice, normals, color_map, count)
+    single = number[:, None] == 1
+    smallest, largest = torch.where(single, 0.35, 0.26), torch.where(single, 1.0, 0.62)
+    center, radius = layout(dice, number, slots, smallest, largest)
+    normals, coverage = _place(bank, sprites, center.view(-1, 2), radius.view(-1), size)
+    scene = torch.arange(count).repeat_interleave(slots)
+    lit, coverage, weights = paint_solids(dice, normals, coverage, scene, style)
 
     lit = lit.view(count, slots, 3, size, size)
     coverage = coverage.view(count, slots, size, size) * exists[..., None, None]
@@ -102,11 +104,13 @@ def render_scenes(
     seen = visible.sum((-2, -1))
     present = exists * (seen > 0.4 * full) * (seen > 10 * (size / 64) ** 2)
     if style.rough:
-        image, visible = _degrade(dice, image, visible, style)
+        image, visible = degrade(dice, image, visible, style.rough)
+    shapes = bank.shape_weights[sprites].view(count, slots, -1)
     return Scenes(
         image.clamp(0, 1),
         visible,
-        bank.shape_weights[sprites].view(count, slots, -1),
+        shapes.argmax(-1),
+        shapes,
         weights.view(count, slots, -1),
         present,
     )
@@ -139,26 +143,8 @@ def color_weights(color: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch col
     return (-squared / (2 * COLOR_TOLERANCE**2)).softmax(-1)
 
 
-class _Dice:
-    """Random tensors from one generator."""
-
-    def __init__(self, generator: torch.Generator):
-        self.generator = generator
-
-    def uniform(self, low: Number, high: Number, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=self.generator)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator)
-
-    def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        return torch.randint(low, high, shape, generator=self.generator)
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator) < probability
-
-
-def _choose_sprites(bank: SpriteBank, dice: _Dice, count: int, style: Style) -> Tensor:
+def choose_sprites(bank: SpriteBank, dice: Dice, count: int, style: Style) -> Int[Tensor, " count"]:
+    """Random sprites of the bank: whole solids, and as many blends as the style asks for."""
     pure = bank.shape_weights.amax(-1) == 1
     visible = bank.coverage.flatten(1).float().mean(-1) > 0.02 * 255
     whole = (pure & visible).nonzero()[:, 0]
@@ -170,25 +156,8 @@ def _choose_sprites(bank: SpriteBank, dice: _Dice, count: int, style: Style) -> 
     return chosen
 
 
-def _layout(dice: _Dice, number: Tensor, slots: int) -> tuple[Tensor, Tensor]:
-    """Centers (scenes * slots, 2) and radii in [-1, 1] picture units; the roomiest of six tries."""
-    tries, count = 6, len(number)
-    smallest = torch.where(number == 1, 0.35, 0.26).view(1, -1, 1)
-    largest = torch.where(number == 1, 1.0, 0.62).view(1, -1, 1)
-    radius = smallest + (largest - smallest) * dice.uniform(0, 1, tries, count, slots)
-    room = (1.08 - radius).clamp(min=0.05)
-    center = dice.uniform(-1, 1, tries, count, slots, 2) * room[..., None]
-    gap = torch.cdist(center, center) / (radius[..., None] + radius[..., None, :])
-    alive = torch.arange(slots) < number[:, None]
-    pairs = alive[:, :, None] & alive[:, None, :] & ~torch.eye(slots, dtype=torch.bool)
-    crowding = ((1 - gap).clamp(min=0) * pairs).sum((-2, -1))
-    best = crowding.argmin(0)
-    rows = torch.arange(count)
-    return center[best, rows].reshape(-1, 2), radius[best, rows].reshape(-1)
-
-
 def _place(
-    bank: SpriteBank, sprites: Tensor, center: Tensor, radius: Tensor, dice: _Dice, size: int
+    bank: SpriteBank, sprites: Tensor, center: Tensor, radius: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
     """Sprites drawn into picture coordinates: unit normals and coverage."""
     layers = torch.cat(
@@ -203,7 +172,38 @@ def _place(
     return F.normalize(layers[:, :3], dim=1), layers[:, 3]
 
 
-def _colors(dice: _Dice, count: int, style: Style) -> tuple[Tensor, Tensor]:
+def paint_solids(
+    dice: Dice,
+    normals: Float[Tensor, "objects 3 height width"],
+    coverage: Float[Tensor, "objects height width"],
+    scene: Int[Tensor, " objects"],
+    style: Style,
+) -> tuple[
+    Float[Tensor, "objects 3 height width"],
+    Float[Tensor, "objects height width"],
+    Float[Tensor, "objects colors"],
+]:
+    """Solids colored and lit: sRGB (not premultiplied), coverage, and the weights of color names.
+
+    Args:
+        dice: decides.
+        normals: the solids' unit normals.
+        coverage: their silhouettes.
+        scene: the scene that each is in; a scene has one light.
+        style: how they are colored.
+    """
+    count, size = len(normals), normals.shape[-1]
+    color, weights = _colors(dice, count, style)
+    if style.rough:
+        color_map, weights = _blotch(dice, color, weights, size, style)
+        coverage = _soften(dice, coverage, normals, style)
+    else:
+        color_map = color[:, :, None, None]
+    scenes = int(scene.max()) + 1 if len(scene) else 0
+    return _shade(dice, normals, color_map, scene, scenes), coverage, weights
+
+
+def _colors(dice: Dice, count: int, style: Style) -> tuple[Tensor, Tensor]:
     """sRGB colors and the weights of their names."""
     anchors = torch.tensor(list(COLORS.values()))
     names = anchors[dice.integers(0, len(anchors), count)]
@@ -216,27 +216,21 @@ def _colors(dice: _Dice, count: int, style: Style) -> tuple[Tensor, Tensor]:
     return color, color_weights(color)
 
 
-def _smooth_noise(dice: _Dice, count: int, channels: int, cells: int, size: int) -> Tensor:
-    """Smooth random maps in [0, 1], `cells` bumps across."""
-    small = dice.uniform(0, 1, count, channels, cells, cells)
-    return F.interpolate(small, size=(size, size), mode="bicubic").clamp(0, 1)
-
-
 def _blotch(
-    dice: _Dice, color: Tensor, weights: Tensor, size: int, style: Style
+    dice: Dice, color: Tensor, weights: Tensor, size: int, style: Style
 ) -> tuple[Tensor, Tensor]:
     """Per-pixel colors: some objects carry a second color in blotches, named by its share."""
     count = len(color)
     second, second_weights = _colors(dice, count, style)
     amount = dice.chance(0.6 * style.rough, count, 1) * dice.uniform(0.2, 1, count, 1)
-    where = ((_smooth_noise(dice, count, 1, 5, size) - 0.5) * 4 + 0.5).clamp(0, 1)
+    where = ((dice.smooth(count, 1, 5, size) - 0.5) * 4 + 0.5).clamp(0, 1)
     where = where * amount[..., None, None]
     share = where.mean((-2, -1))
     color_map = torch.lerp(color[..., None, None], second[..., None, None], where)
     return color_map, torch.lerp(weights, second_weights, share)
 
 
-def _soften(dice: _Dice, coverage: Tensor, normals: Tensor, style: Style) -> Tensor:
+def _soften(dice: Dice, coverage: Tensor, normals: Tensor, style: Style) -> Tensor:
     """Some objects translucent, some fuzzy toward their rim like a half-formed density."""
     count = len(coverage)
     thin = dice.uniform(0.3, 1, count, 1, 1)
@@ -246,16 +240,15 @@ def _soften(dice: _Dice, coverage: Tensor, normals: Tensor, style: Style) -> Ten
     return coverage * opacity * fuzz
 
 
-def _shade(dice: _Dice, normals: Tensor, color: Tensor, scenes: int) -> Tensor:
+def _shade(dice: Dice, normals: Tensor, color: Tensor, scene: Tensor, scenes: int) -> Tensor:
     """Lambert shading under one light a scene; a fifth of the scenes are unlit."""
-    slots = len(normals) // scenes
     light = dice.normal(scenes, 3) * torch.tensor([0.8, 0.6, 0.4]) + torch.tensor([0, 0.6, 1.2])
-    light = F.normalize(light, dim=-1).repeat_interleave(slots, 0)[..., None, None]
+    light = F.normalize(light, dim=-1)[scene, :, None, None]
     ambient = dice.uniform(0.4, 0.8, scenes)
     ambient = torch.where(dice.chance(0.2, scenes), torch.ones(()), ambient)
-    ambient = ambient.repeat_interleave(slots)[:, None, None, None]
+    ambient = ambient[scene, None, None, None]
     facing = (normals * light).sum(1, keepdim=True).clamp(min=0)
-    gloss = dice.chance(0.3, scenes * slots) * dice.uniform(0, 0.5, scenes * slots)
+    gloss = dice.chance(0.3, len(normals)) * dice.uniform(0, 0.5, len(normals))
     shine = gloss[:, None, None, None] * (1 - ambient) * facing**24
     return (color * (ambient + (1.08 - ambient) * facing.clamp(max=1)) + shine).clamp(0, 1)
 
@@ -270,7 +263,7 @@ def _compose(lit: Tensor, coverage: Tensor, background: Tensor) -> tuple[Tensor,
     return image, torch.cat(visible, dim=1)
 
 
-def _backgrounds(dice: _Dice, count: int, size: int) -> Tensor:
+def _backgrounds(dice: Dice, count: int, size: int) -> Tensor:
     """Flat, gradient, cloudy, checkered, horizon and pixel-noise backgrounds, mixed."""
     first, second = dice.uniform(0, 1, 2, count, 3, 1, 1)
     gray = dice.uniform(0, 1, count, 1, 1, 1).expand(-1, 3, -1, -1)
@@ -282,7 +275,7 @@ def _backgrounds(dice: _Dice, count: int, size: int) -> Tensor:
     cells = dice.uniform(1.5, 5, count, 1, 1, 1)
     checks = ((line * cells).floor() + (line[:, None] * cells).floor()) % 2
     horizon = (line[:, None].expand(size, size) > dice.uniform(-0.6, 0.7, count, 1, 1, 1)).float()
-    clouds = _smooth_noise(dice, count, 1, 6, size)
+    clouds = dice.smooth(count, 1, 6, size)
     grain = dice.uniform(0, 1, count, 1, size, size)
     flat = torch.zeros(count, 1, size, size)
     mixes = torch.stack([flat, slope, clouds, checks, horizon, grain])
@@ -292,14 +285,18 @@ def _backgrounds(dice: _Dice, count: int, size: int) -> Tensor:
     return torch.lerp(first, second, mixes[kind, torch.arange(count)])
 
 
-def _degrade(dice: _Dice, image: Tensor, visible: Tensor, style: Style) -> tuple[Tensor, Tensor]:
-    """Some pictures blurred together with their alphas, some with pixel noise."""
+def degrade(
+    dice: Dice,
+    image: Float[Tensor, "scenes 3 height width"],
+    visible: Float[Tensor, "scenes objects height width"],
+    rough: float,
+) -> tuple[Tensor, Tensor]:
+    """That fraction of the pictures blurred together with their alphas, and as many noisy."""
     both = torch.cat([image, visible], dim=1)
     sigma = float(dice.uniform(0.4, 1.6, 1))
-    blurred = gaussian_blur(both, [7, 7], [sigma, sigma])
-    both = torch.where(dice.chance(style.rough, len(image), 1, 1, 1), blurred, both)
+    rows = dice.chance(rough, len(image)).nonzero()[:, 0]
+    if len(rows):
+        both[rows] = gaussian_blur(both[rows], [7, 7], [sigma, sigma])
     image, visible = both[:, :3], both[:, 3:]
-    noise = dice.chance(style.rough, len(image), 1, 1, 1) * dice.uniform(
-        0, 0.06, len(image), 1, 1, 1
-    )
+    noise = dice.chance(rough, len(image), 1, 1, 1) * dice.uniform(0, 0.06, len(image), 1, 1, 1)
     return image + noise * dice.normal(*image.shape), visible

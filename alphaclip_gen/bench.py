@@ -1,0 +1,372 @@
+"""What focus costs: ours against stock, side by side in one process.
+
+Time: the cases of a comparison take turns, A B C, C B A, A B C ..., so that neither their order nor
+a machine that slows down counts. A ratio compares two calls of one round; shown are its median over
+the rounds and its quartiles. "stock, again" is the first case once more: how far its ratio is from
+1 is what this machine cannot tell apart.
+
+Memory: the bytes of weights and buffers, and the most bytes that one forward holds at once besides
+them and its input. On a CPU that is the highest running sum of the allocations and releases that
+torch.profiler records; on CUDA it is torch.cuda.max_memory_allocated.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+
+from .bench_cases import (
+    AGAIN,
+    STOCK,
+    TOWERS,
+    Cases,
+    TowerName,
+    make_encoders,
+    make_towers,
+    pipeline_cases,
+    region_cases,
+    tower_cases,
+)
+
+AT_MOST = 1.02
+"""What the ratio of a tower's forward and of a pipeline's call may be."""
+
+Clock = Callable[[], float]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What focus costs: ours / stock in time and memory, and N regions in one batch."""
+
+    towers: tuple[TowerName, ...] = ("B/32", "B/16", "L/14")
+    """Whose forward is measured."""
+    pipeline_tower: TowerName = "L/14"
+    """The image encoder of the pipeline."""
+    regions_tower: TowerName = "B/16"
+    """What encodes regions of one picture, besides the shipped mini."""
+    regions: tuple[int, ...] = (1, 4, 16)
+    """How many regions, in one batch and in as many calls."""
+    batch: int = 1
+    """Pictures in a tower's forward."""
+    steps: int = 4
+    """Denoising steps of the pipeline."""
+    rounds: int = 15
+    """How often each case is timed."""
+    device: str = "cpu"
+    """cpu, or cuda with or without a number."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights and pictures."""
+    output: Path | None = None
+    """Folder for bench.json and cost.md."""
+
+
+@torch.no_grad()
+def bench(config: Bench, console: Console) -> Row:
+    """Prints, and if asked writes, the tables; returns what bench.json holds."""
+    device, dtype = _checked(config), getattr(torch, config.dtype)
+    timed = partial(compare, rounds=config.rounds, clock=clock_of(device))
+    rows: dict[str, list[Row]] = {"time": [], "memory": [], "regions": []}
+    for name in dict.fromkeys([*config.towers, config.pipeline_tower]):
+        with console.status(f"ViT-{name}"):
+            towers = make_towers(name, device, dtype)
+            if name in config.towers:
+                cases = tower_cases(towers, config.batch)
+                rows["time"] += _time_rows("tower", name, timed(cases))
+                rows["memory"] += _memory_rows(name, cases, device)
+            if name == config.pipeline_tower:
+                cases = pipeline_cases(towers, config.steps)
+                rows["time"] += _time_rows("pipeline", name, timed(cases))
+    for label, encoder in make_encoders(config.regions_tower, device, dtype).items():
+        with console.status(f"regions, {label}"):
+            rows["regions"] += [
+                _region_row(label, count, timed(region_cases(encoder, count)))
+                for count in config.regions
+            ]
+    result = {"conditions": _conditions(config, device), **rows}
+    for sheet in sheets(result):
+        console.print(_printed(sheet))
+    console.print(note(result), highlight=False)
+    if config.output:
+        _write(config.output / "bench.json", json.dumps(result, indent=1) + "\n")
+        _write(config.output / "cost.md", markdown(result))
+    return result
+
+
+def _checked(config: Bench) -> torch.device:
+    """The device; what cannot be measured is refused before anything is."""
+    for name, least in {"rounds": 3, "batch": 1, "steps": 1}.items():
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} is {getattr(config, name)}; expected {least} or more.")
+    if not config.towers:
+        raise ValueError(f"towers is empty; expected some of {', '.join(TOWERS)}.")
+    if not config.regions or min(config.regions) < 1:
+        raise ValueError(f"regions is {config.regions}; expected numbers of 1 or more.")
+    if importlib.util.find_spec("diffusers") is None:
+        raise ImportError("bench needs diffusers: pip install 'alphaclip-gen[diffusion]'")
+    device = _device(config.device)
+    if config.output:
+        _make_folder(config.output)
+    return device
+
+
+def _make_folder(folder: Path) -> None:
+    """Nothing; raises where the results could not be written after minutes of measuring."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"output {str(folder)!r} can't be written: {error.strerror or error}. "
+            "Give another folder with --output."
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"device is {name!r}, which cannot be used here: {reason}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}; expected cpu or cuda, whose memory can be measured.")
+    return device
+
+
+# Measuring
+
+
+class Against(NamedTuple):
+    """A case's median seconds; its ratio to the first case, the median and the quartiles."""
+
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+
+
+def compare(cases: Cases, rounds: int, clock: Clock) -> dict[str, Against]:
+    """Each case against the first."""
+    seconds = take_turns(cases, rounds, clock)
+    first = next(iter(seconds.values()))
+    return {name: against(own, first) for name, own in seconds.items()}
+
+
+def take_turns(cases: Cases, rounds: int, clock: Clock) -> dict[str, list[float]]:
+    """Seconds of each case in each round, after one call that is not timed."""
+    for case in cases.values():
+        case()
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(rounds):
+        for name in list(cases)[:: -1 if turn % 2 else 1]:
+            start = clock()
+            cases[name]()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def against(own: Sequence[float], first: Sequence[float]) -> Against:
+    """What the seconds of all rounds come to."""
+    ratios = [a / b for a, b in zip(own, first, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Against(statistics.median(own), middle, low, high)
+
+
+def clock_of(device: torch.device) -> Clock:
+    """Seconds, read when all work on the device is done."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def synchronized() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronized
+
+
+def peak_bytes(case: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that the call holds at once, besides what was there before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        case()
+        return torch.cuda.max_memory_allocated(device) - before
+    with _silent_profiler(), tempfile.TemporaryDirectory() as folder:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            case()
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    records = [event for event in events if event.get("name") == "[memory]"]
+    records.sort(key=lambda event: event["ts"])
+    return max(accumulate(event["args"]["Bytes"] for event in records), default=0)
+
+
+@contextmanager
+def _silent_profiler() -> Iterator[None]:
+    """The profiler's log lines go nowhere: it writes them to standard error, past Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def model_bytes(model: Any) -> int:
+    """Bytes of a module's weights and buffers."""
+    return sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+
+
+# Rows and tables
+
+
+def _time_rows(what: str, name: str, timed: dict[str, Against]) -> list[Row]:
+    return [
+        {"what": what, "tower": f"ViT-{name}", "case": case, **found._asdict()}
+        for case, found in timed.items()
+    ]
+
+
+def _memory_rows(name: str, cases: Cases, device: torch.device) -> list[Row]:
+    rows: list[Row] = []
+    for label, case in cases.items():
+        if label != AGAIN:
+            held = {"weights": model_bytes(case.func), "peak": peak_bytes(case, device)}
+            stock = rows[0] if rows else held
+            ratios = {f"{key}_ratio": value / stock[key] for key, value in held.items()}
+            rows.append({"tower": f"ViT-{name}", "case": label, **held, **ratios})
+    return rows
+
+
+def _region_row(label: str, count: int, timed: dict[str, Against]) -> Row:
+    """Pictures a second; the ratio says how many times as fast one batch is."""
+    batch, calls = timed["one batch"], timed["calls"]
+    speeds = {"batch_speed": count / batch.seconds, "calls_speed": count / calls.seconds}
+    ratio = {"ratio": calls.ratio, "low": calls.low, "high": calls.high}
+    return {"encoder": label, "regions": count, **speeds, **ratio}
+
+
+def _conditions(config: Bench, device: torch.device) -> Row:
+    """Where, when and with what it was measured."""
+    cuda = device.type == "cuda"
+    settings = {name: value for name, value in asdict(config).items() if name != "output"}
+    return {
+        "date": date.today().isoformat(),
+        "machine": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "diffusers")},
+        **settings,
+    }
+
+
+class Sheet(NamedTuple):
+    """A table of texts."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def sheets(result: Row) -> list[Sheet]:
+    """The tables of time, memory and regions."""
+    time_heads = ("", "tower", "case", "ms", "/ stock", "quartiles", f"at most {AT_MOST}")
+    memory_heads = ("tower", "case", "weights, MB", "/ stock", "peak of a forward, MB", "/ stock")
+    region_heads = (
+        "encoder",
+        "N",
+        "one batch: pictures/s",
+        "N calls",
+        "batch / calls",
+        "quartiles",
+    )
+    return [
+        Sheet("Time", time_heads, [_time_cells(row) for row in result["time"]]),
+        Sheet("Memory", memory_heads, [_memory_cells(row) for row in result["memory"]]),
+        Sheet(
+            "N regions of one picture", region_heads, [_region_cells(r) for r in result["regions"]]
+        ),
+    ]
+
+
+def _time_cells(row: Row) -> tuple[str, ...]:
+    ours = row["case"] not in (STOCK, AGAIN)
+    met = ("yes" if row["ratio"] <= AT_MOST else "no") if ours else ""
+    milliseconds = f"{1000 * row['seconds']:.1f}"
+    return (row["what"], row["tower"], row["case"], milliseconds, *_ratio(row, 3), met)
+
+
+def _memory_cells(row: Row) -> tuple[str, ...]:
+    pairs = [(f"{row[key] / 1e6:.1f}", f"{row[f'{key}_ratio']:.3f}") for key in ("weights", "peak")]
+    return (row["tower"], row["case"], *pairs[0], *pairs[1])
+
+
+def _region_cells(row: Row) -> tuple[str, ...]:
+    speeds = (f"{row['batch_speed']:.1f}", f"{row['calls_speed']:.1f}")
+    return (row["encoder"], str(row["regions"]), *speeds, *_ratio(row, 2))
+
+
+def _ratio(row: Row, digits: int) -> tuple[str, str]:
+    ratio, low, high = (f"{row[name]:.{digits}f}" for name in ("ratio", "low", "high"))
+    return ratio, f"{low} to {high}"
+
+
+def note(result: Row) -> str:
+    """The conditions, and how to read the tables."""
+    told = result["conditions"]
+    versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+    return (
+        f"{told['date']}: {told['machine']}, cores {told['cores']}, threads {told['threads']}, "
+        f"{versions}, {told['dtype']}; batch {told['batch']}, {told['steps']} steps of a pipeline "
+        f"with a tiny U-Net, {told['rounds']} rounds. Ratios are medians of the rounds; how far "
+        f'"{AGAIN}" is from 1 is noise. A forward\'s peak comes on top of weights and input; '
+        f"1 MB is a million bytes."
+    )
+
+
+def _printed(sheet: Sheet) -> Table:
+    table = Table(title=sheet.title)
+    for head in sheet.heads:
+        table.add_column(head)
+    for row in sheet.rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown(result: Row) -> str:
+    """The tables and the conditions, as a page."""
+    parts = []
+    for sheet in sheets(result):
+        lines = [sheet.heads, ("---",) * len(sheet.heads), *sheet.rows]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"## {sheet.title}\n\n{body}\n\n")
+    return "".join([*parts, note(result), "\n"])
+
+
+def _write(path: Path, text: str) -> None:
+    """Nothing; the file appears whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

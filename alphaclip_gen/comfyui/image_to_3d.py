@@ -1,0 +1,140 @@
+"""A 3D object from the region of a picture, by Shap-E from a folder of its weights."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..conditioning import as_rgba, focus
+from . import host
+from .focus import unfocused
+from .masks import fitted
+from .subject import INSTALL
+from .vision import CoreTower
+
+SHAP_E = "Shap-E"
+ENGINES = (SHAP_E,)
+
+
+class Made(NamedTuple):
+    """A mesh (trimesh.Trimesh, Y up, sRGB vertex colors) and pictures all around it."""
+
+    mesh: Any
+    frames: Float[Tensor, "frames 3 size size"]
+
+
+def image_to_3d(
+    model: str,
+    picture: Float[Tensor, "1 3 height width"],
+    alpha: Float[Tensor, "1 1 any_height any_width"] | None,
+    tower: torch.nn.Module | None = None,
+    *,
+    steps: int = 64,
+    guidance_scale: float = 3.0,
+    frame_size: int = 128,
+    seed: int = 0,
+) -> Made:
+    """The object that the region shows.
+
+    Args:
+        model: a folder in models/diffusers with openai/shap-e-img2img.
+        picture: in [0, 1].
+        alpha: its region; None is the whole picture.
+        tower: an Alpha-CLIP L/14 without projection, copied, in place of the pipeline's own,
+            which else is focused without training.
+        steps, guidance_scale, seed: of the diffusion.
+        frame_size: side of the turntable's pictures.
+
+    Raises:
+        ImportError: diffusers is not installed.
+        ValueError: the tower does not fit.
+    """
+    pipe = load_shap_e(host.pipeline_path(model))
+    mask = None if alpha is None else fitted(alpha, (picture.shape[-2], picture.shape[-1]))[0, 0]
+    progress = host.Progress(steps + 2)
+    with (
+        torch.no_grad(),
+        focus(pipe, copy.deepcopy(tower)),
+        host.on_device(pipe) as device,
+        _watched(pipe, progress),
+    ):
+        latents = pipe(
+            as_rgba(picture, mask),
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+        ).images
+        mesh = pipe.shap_e_renderer.decode_to_mesh(latents, device)
+        progress(steps + 1)
+        frames = pipe.shap_e_renderer.decode_to_image(latents, device, size=frame_size)
+        progress(steps + 2)
+    return Made(as_trimesh(mesh), frames.movedim(-1, 1).float().clamp(0, 1).cpu())
+
+
+@contextmanager
+def _watched(pipe: Any, progress: host.Progress) -> Iterator[None]:
+    """While this holds, steps are counted, and Cancel is heard in every part of the work."""
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        progress(min(steps, progress.total - 2))
+
+    def listen(*_: object) -> None:
+        host.stop_if_interrupted()
+
+    with ExitStack() as hooks:
+        hooks.callback(pipe.prior.register_forward_hook(count).remove)
+        hooks.callback(pipe.shap_e_renderer.mlp.register_forward_hook(listen).remove)
+        yield
+
+
+def own_tower(vision: Any) -> torch.nn.Module:
+    """The tower, without projection, of a CLIP_VISION that is ours.
+
+    Raises:
+        ValueError: it is the core's, which this pipeline cannot run.
+    """
+    model = unfocused(vision).model
+    if not isinstance(model, CoreTower):
+        raise ValueError(
+            "clip_vision is ComfyUI's own; expected one of Load Alpha-CLIP Vision. Without any, "
+            "the pipeline's own tower is focused without training."
+        )
+    return model.vision_model
+
+
+def as_trimesh(mesh: Any) -> Any:
+    """The mesh of Shap-E, which has Z up, as a trimesh.Trimesh with Y up."""
+    import trimesh
+
+    x, y, z = mesh.verts.float().cpu().numpy().T
+    channels = [mesh.vertex_channels[name].float().cpu().numpy() for name in "RGB"]
+    color = (np.clip(np.stack(channels, axis=1), 0, 1) * 255).round().astype(np.uint8)
+    return trimesh.Trimesh(
+        np.stack([x, z, -y], axis=1), mesh.faces.cpu().numpy(), vertex_colors=color, process=False
+    )
+
+
+@lru_cache(maxsize=1)
+def load_shap_e(folder: Path) -> Any:
+    """Shap-E's pipeline of a folder, in main memory; the last one is kept."""
+    try:
+        from diffusers import ShapEImg2ImgPipeline
+    except ImportError as error:
+        raise ImportError(f"Image to 3D needs diffusers ({error}). {INSTALL}") from error
+    with torch.inference_mode(False):
+        pipe = ShapEImg2ImgPipeline.from_pretrained(
+            folder, torch_dtype=host.pipeline_dtype(host.compute_device()), local_files_only=True
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -1,0 +1,288 @@
+"""What the generator learns from: a scene with a region, a prompt, and the picture asked for.
+
+The picture asked for shows the very drawing that the region is about, in its colors, upright and
+at a fixed place, on the ground that the prompt names. Everything is decided by generators.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...subject.prompts import subject_prompt
+from ..artwork import TRAINING_STYLES
+from ..captions import COLORS, SHAPES
+from ..concepts import EMOJI
+from ..dice import Dice
+from ..emoji_world import Cast, Mix, render_world
+from ..examples import region
+from ..looks import recolor
+from ..solids import SpriteBank
+from ..sprites import build_pyramid, draw, sampling_grid
+from ..world import Scenes, Style
+from .grounds import draw_grounds
+from .prompts import GROUNDS, UNNAMED, Instruction, random_instruction, say
+
+LAYOUTS: dict[tuple[int, str], tuple[tuple[float, float, float], ...]] = {
+    (1, "medium"): ((0.0, 0.0, 0.64),),
+    (1, "small"): ((0.0, 0.0, 0.38),),
+    (1, "large"): ((0.0, 0.0, 0.88),),
+    (2, "medium"): ((-0.48, 0.0, 0.42), (0.48, 0.0, 0.42)),
+    (3, "medium"): ((-0.47, 0.42, 0.4), (0.47, 0.42, 0.4), (0.0, -0.44, 0.4)),
+}
+"""(count, size) -> x, y and radius of each copy, in [-1, 1] picture units (y down)."""
+
+_TROUPE = ("troupe",)
+_VIEWS = 8  # of each solid
+_LIGHT = (0.35, 0.55, 0.76)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What lessons hold.
+
+    Attributes:
+        objects: fewest and most subjects in a scene.
+        styles: of the emoji.
+        emoji: how many different ones appear in one batch.
+        solids: fraction of subjects that are solids.
+        looks: how far emoji are recolored, in the scene and in the picture asked for alike.
+        rough: fraction of scenes that are blurred, and of noisy ones.
+        whole: fraction of regions that are the whole picture: any of its subjects is asked for.
+        loose: fraction of regions that are wider than the subject (see `examples.region`).
+        named: fraction of subjects whose name is told, to each of the two readers of names.
+        scatter: how far pictures asked for stray from their layout, as a fraction of the picture.
+    """
+
+    objects: tuple[int, int] = (1, 4)
+    styles: tuple[str, ...] = TRAINING_STYLES
+    emoji: int = 160
+    solids: float = 0.12
+    looks: float = 0.5
+    rough: float = 0.1
+    whole: float = 0.1
+    loose: float = 0.2
+    named: float = 0.35
+    scatter: float = 0.008
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A batch of lessons.
+
+    Attributes:
+        image: the scenes.
+        alpha: the region of each.
+        sources: what the region is called for the Q-Former.
+        prompts: whole prompts, names put in.
+        instructions: what the prompts say.
+        target: the pictures asked for.
+        concept: what the region shows, an index into `concepts.NAMES`.
+        thumbnail: the subject alone, small, premultiplied.
+    """
+
+    image: Float[Tensor, "lessons 3 height width"]
+    alpha: Float[Tensor, "lessons 1 height width"]
+    sources: list[str]
+    prompts: list[str]
+    instructions: list[Instruction]
+    target: Float[Tensor, "lessons 3 height width"]
+    concept: Int[Tensor, " lessons"]
+    thumbnail: Float[Tensor, "lessons 4 8 8"]
+
+
+def make_lessons(
+    cast: Cast,
+    scenes: int,
+    generator: torch.Generator,
+    rng: random.Random,
+    lesson: Lesson | None = None,
+) -> Lessons:
+    """One lesson for every visible subject of so many random scenes.
+
+    Args:
+        cast: what can appear.
+        scenes: how many.
+        generator: decides pictures and regions.
+        rng: decides words.
+        lesson: what they hold; `Lesson()` if None.
+    """
+    lesson, dice = lesson or Lesson(), Dice(generator)
+    troupe = choose_troupe(cast, dice, lesson.styles, lesson.emoji, lesson.looks)
+    rendered = render_world(troupe, scenes, generator, _mix(lesson))
+    scene, slot = rendered.present.nonzero().T
+    alpha = region(rendered.visible[scene, slot, None], generator, lesson.loose)
+    whole = dice.chance(lesson.whole, len(scene), 1, 1, 1)
+    subjects = find_subjects(troupe, dice, rendered, scene, slot)
+    instructions = [random_instruction(rng) for _ in range(len(scene))]
+    names = [_name(rng, subjects, row) for row in range(len(scene))]
+    return Lessons(
+        image=rendered.image[scene],
+        alpha=torch.where(whole, 1.0, alpha),
+        sources=_told(rng, names, lesson.named),
+        prompts=[
+            subject_prompt(say(rng, instruction), name, 1)
+            for instruction, name in zip(instructions, _told(rng, names, lesson.named), strict=True)
+        ],
+        instructions=instructions,
+        target=draw_pictures(
+            troupe, dice, subjects, instructions, lesson.scatter, rendered.image.shape[-1]
+        ),
+        concept=subjects.concept,
+        thumbnail=_thumbnails(troupe, subjects),
+    )
+
+
+def _mix(lesson: Lesson) -> Mix:
+    plain = Style(named=1.0, blended=0.0, rough=0.0)
+    return Mix(lesson.objects, _TROUPE, lesson.solids, 0.0, lesson.rough, plain)
+
+
+def choose_troupe(
+    cast: Cast, dice: Dice, styles: Sequence[str], most: int, looks: float = 0.0
+) -> Cast:
+    """A cast of one drawing each of so many random emoji, recolored: what one batch shows.
+
+    In it an emoji's sprite is known from its concept, so a scene's subject can be drawn again.
+    """
+    columns = cast.index[:, [cast.styles.index(style) for style in styles]]
+    drawn = (columns >= 0).any(1).nonzero()[:, 0]
+    emoji = drawn[torch.randperm(len(drawn), generator=dice.generator)[:most]]
+    options = columns[emoji]
+    style = torch.multinomial((options >= 0).float(), 1, generator=dice.generator)
+    pixels = cast.art.levels[0][options.gather(1, style)[:, 0]].float() / 255
+    pixels = recolor(dice, pixels, looks) if looks else pixels
+    index = torch.full((len(cast.index), 1), -1)
+    index[emoji, 0] = torch.arange(len(emoji))
+    art = build_pyramid((pixels * 255).round().to(torch.uint8))
+    return replace(cast, art=art, index=index, styles=_TROUPE)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Subjects of scenes, ready to be drawn again.
+
+    Attributes:
+        concept: an index into `concepts.NAMES`.
+        sprite: of the troupe's emoji, or of the solids.
+        color: the index of a solid's color; 0 for emoji.
+    """
+
+    concept: Int[Tensor, " subjects"]
+    sprite: Int[Tensor, " subjects"]
+    color: Int[Tensor, " subjects"]
+
+    @property
+    def solid(self) -> Tensor:
+        """Which are solids."""
+        return self.concept < len(SHAPES)
+
+    def take(self, rows: Int[Tensor, " rows"]) -> "Subjects":
+        """Those of the rows."""
+        return Subjects(self.concept[rows], self.sprite[rows], self.color[rows])
+
+
+def find_subjects(
+    troupe: Cast,
+    dice: Dice,
+    scenes: Scenes,
+    scene: Int[Tensor, " subjects"],
+    slot: Int[Tensor, " subjects"],
+) -> Subjects:
+    """The subjects at those places: emoji as they are, solids from another side."""
+    concept = scenes.concept[scene, slot]
+    solid = concept < len(SHAPES)
+    emoji = troupe.index[(concept - len(SHAPES)).clamp(min=0), 0]
+    view = dice.integers(0, _VIEWS, len(concept))
+    seen = _solid_views(troupe.bank)[concept.clamp(max=len(SHAPES) - 1), view]
+    color = scenes.color_weights[scene, slot].argmax(1)
+    return Subjects(concept, torch.where(solid, seen, emoji), torch.where(solid, color, 0))
+
+
+def _solid_views(bank: SpriteBank) -> Int[Tensor, "shapes views"]:
+    """A few sprites of each whole solid, always the same; repeated where there are fewer."""
+    whole = (bank.shape_weights == 1) & (bank.coverage.flatten(1).float().mean(1) > 5)[:, None]
+    found = [column.nonzero()[:, 0] for column in whole.T]
+    return torch.stack([rows[torch.arange(_VIEWS) % len(rows)] for rows in found])
+
+
+def draw_pictures(
+    troupe: Cast,
+    dice: Dice,
+    subjects: Subjects,
+    instructions: Sequence[Instruction],
+    scatter: float = 0.0,
+    size: int = 64,
+) -> Float[Tensor, "subjects 3 {size} {size}"]:
+    """The pictures that the instructions ask for; a ground that they leave open is any."""
+    copies = [
+        (row, *place)
+        for row, asked in enumerate(instructions)
+        for place in LAYOUTS[asked.count, asked.size]
+    ]
+    row = torch.tensor([copy[0] for copy in copies])
+    place = torch.tensor([copy[1:] for copy in copies])
+    place = place + 2 * scatter * dice.normal(*place.shape).clamp(-2, 2)
+    angle = 3 * scatter * dice.normal(len(row)).clamp(-2, 2)
+    layers = draw_subjects(troupe, subjects.take(row), place[:, :2], place[:, 2], angle, size)
+    open_ground = dice.integers(0, len(GROUNDS), len(instructions)).tolist()
+    names = [
+        asked.ground or GROUNDS[any_ground]
+        for asked, any_ground in zip(instructions, open_ground, strict=True)
+    ]
+    image = draw_grounds(dice, names, size)
+    for one, layer in zip(row.tolist(), layers, strict=True):
+        image[one] = image[one] * (1 - layer[3:]) + layer[:3]
+    return image.clamp(0, 1)
+
+
+def draw_subjects(
+    troupe: Cast,
+    subjects: Subjects,
+    center: Float[Tensor, "subjects 2"],
+    radius: Float[Tensor, " subjects"],
+    angle: Float[Tensor, " subjects"],
+    size: int,
+) -> Float[Tensor, "subjects 4 {size} {size}"]:
+    """Premultiplied RGBA of subjects alone, at their places."""
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
+    grid = sampling_grid(center, radius[:, None, None] * turn, size)
+    layers = torch.zeros(len(center), 4, size, size)
+    for kind, pyramid in ((False, troupe.art), (True, troupe.solids)):
+        rows = (subjects.solid == kind).nonzero()[:, 0]
+        if len(rows):
+            drawn = draw(pyramid, subjects.sprite[rows], grid[rows], radius[rows] * size)
+            layers[rows] = _lit(drawn, subjects.color[rows]) if kind else drawn
+    return layers
+
+
+def _lit(layers: Tensor, color: Tensor) -> Tensor:
+    """Solids in their color under one light, from encoded normals and coverage."""
+    normals, coverage = F.normalize(2 * layers[:, :3] - 1, dim=1), layers[:, 3:]
+    facing = (normals * torch.tensor(_LIGHT).view(1, 3, 1, 1)).sum(1, keepdim=True).clamp(min=0)
+    paint = torch.tensor(list(COLORS.values()))[color][..., None, None]
+    return torch.cat([(paint * (0.6 + 0.45 * facing)).clamp(0, 1) * coverage, coverage], dim=1)
+
+
+def _thumbnails(troupe: Cast, subjects: Subjects) -> Float[Tensor, "subjects 4 8 8"]:
+    count = len(subjects.concept)
+    whole = draw_subjects(
+        troupe, subjects, torch.zeros(count, 2), torch.ones(count), torch.zeros(count), 16
+    )
+    return F.avg_pool2d(whole, 2)
+
+
+def _name(rng: random.Random, subjects: Subjects, row: int) -> str:
+    concept = int(subjects.concept[row])
+    if concept >= len(SHAPES):
+        return rng.choice(EMOJI[concept - len(SHAPES)].names)
+    return f"{list(COLORS)[int(subjects.color[row])]} {list(SHAPES)[concept]}"
+
+
+def _told(rng: random.Random, names: Sequence[str], share: float) -> list[str]:
+    """The names, most of them kept back."""
+    return [name if rng.random() < share else UNNAMED for name in names]

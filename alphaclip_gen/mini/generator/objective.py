@@ -1,0 +1,143 @@
+"""What the generator is trained to do: to remove noise, told by a region and a prompt what to draw.
+
+Two heads speed up the Q-Former's first hour: they name the subject and draw it 8 pixels wide from
+its tokens alone. They are dropped after the training.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, SchedulerMixin
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from ...subject import AlphaBlipDiffusionPipeline
+from ...subject.canvas import encoded
+from ...vision import pixel_values
+from ..concepts import NAMES
+from .lessons import Lessons
+
+LEAST_WEIGHT, MOST_WEIGHT = 1.0, 5.0
+NAME_WEIGHT, THUMBNAIL_WEIGHT = 0.05, 1.0
+
+
+class Learner(nn.Module):
+    """The parts of the pipeline that learn, shared with it, and the two heads."""
+
+    def __init__(self, pipe: AlphaBlipDiffusionPipeline):
+        super().__init__()
+        self.qformer, self.text_encoder, self.unet = pipe.qformer, pipe.text_encoder, pipe.unet
+        self.qformer.visual_encoder.requires_grad_(False)
+        queries, width = self.qformer.query_tokens.shape[1:]
+        self.name_head = nn.Linear(width, len(NAMES))
+        self.thumbnail_head = nn.Linear(queries * width, 4 * 8 * 8)
+        self.eval()  # nothing is dropped out; conditions are dropped as a whole, see `Noised`
+
+    def read_subject(
+        self, tokenizer: PreTrainedTokenizerBase, lessons: Lessons
+    ) -> Float[Tensor, "lessons queries width"]:
+        """The subjects' tokens, as `AlphaBlipDiffusionPipeline.encode_subject` makes them."""
+        words = tokenizer(lessons.sources, padding=True, return_tensors="pt")
+        pixels = pixel_values(lessons.image, lessons.alpha)
+        return self.qformer(pixels, words.input_ids, words.attention_mask)
+
+    def read_prompts(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: list[str],
+        context: Float[Tensor, "prompts queries width"] | None = None,
+    ) -> Float[Tensor, "prompts tokens width"]:
+        """The prompts' tokens, as `AlphaBlipDiffusionPipeline.encode_prompt` makes them."""
+        room = self.text_encoder.config.max_position_embeddings
+        length = room - (0 if context is None else context.shape[1])
+        words = tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return self.text_encoder(words.input_ids, context)
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents with noise, and what else chance decides in a step.
+
+    Attributes:
+        latents: of the pictures asked for.
+        noise: of deviation 1.
+        timestep: of the scheduler.
+        dropped: which lessons are told nothing, for classifier-free guidance (arXiv 2207.12598).
+    """
+
+    latents: Float[Tensor, "lessons channels rows columns"]
+    noise: Float[Tensor, "lessons channels rows columns"]
+    timestep: Int[Tensor, " lessons"]
+    dropped: Bool[Tensor, " lessons"]
+
+
+@torch.no_grad()
+def add_noise(
+    autoencoder: AutoencoderKL,
+    target: Float[Tensor, "lessons 3 height width"],
+    timesteps: int,
+    generator: torch.Generator,
+    drop: float = 0.1,
+) -> Noised:
+    """The latents of pictures, their noise, and timesteps that are spread evenly over the batch.
+
+    Even spreading lowers the variance of the loss (Kingma et al. 2021, arXiv 2107.00630).
+    """
+    with torch.autocast(target.device.type, torch.bfloat16):
+        latents = encoded(autoencoder, target).float()
+    count = len(latents)
+    spread = (torch.arange(count) + torch.rand(1, generator=generator)) / count
+    order = torch.randperm(count, generator=generator)
+    return Noised(
+        latents,
+        torch.randn(latents.shape, generator=generator),
+        (spread[order] % 1 * timesteps).long(),
+        torch.rand(count, generator=generator) < drop,
+    )
+
+
+def generator_loss(
+    learner: Learner,
+    tokenizer: PreTrainedTokenizerBase,
+    scheduler: SchedulerMixin,
+    lessons: Lessons,
+    noised: Noised,
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """The weighted error of the predicted velocity plus the heads' losses; and figures to log."""
+    signal = scheduler.alphas_cumprod[noised.timestep].view(-1, 1, 1, 1)
+    mixed = signal.sqrt() * noised.latents + (1 - signal).sqrt() * noised.noise
+    with torch.autocast(mixed.device.type, torch.bfloat16):
+        context = learner.read_subject(tokenizer, lessons)
+        told = learner.read_prompts(tokenizer, lessons.prompts, context)
+        nothing = learner.read_prompts(tokenizer, [""])
+        told = torch.where(noised.dropped.view(-1, 1, 1), nothing, told)
+        predicted = learner.unet(mixed, noised.timestep, encoder_hidden_states=told).sample
+        named = learner.name_head(context.mean(1))
+        drawn = learner.thumbnail_head(context.flatten(1))
+    velocity = signal.sqrt() * noised.noise - (1 - signal).sqrt() * noised.latents
+    error = (predicted.float() - velocity).square().mean((1, 2, 3))
+    error = (error * loss_weight(signal.flatten())).mean()
+    name = F.cross_entropy(named.float(), lessons.concept)
+    thumbnail = F.mse_loss(drawn.float().view_as(lessons.thumbnail), lessons.thumbnail)
+    loss = error + NAME_WEIGHT * name + THUMBNAIL_WEIGHT * thumbnail
+    return loss, {
+        "velocity": round(error.item(), 4),
+        "name": round(name.item(), 3),
+        "thumbnail": round(thumbnail.item(), 4),
+        "named": round((named.argmax(1) == lessons.concept).float().mean().item(), 3),
+    }
+
+
+def loss_weight(signal: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    """The weight of a velocity's squared error where the latents' variance has that share.
+
+    In terms of the picture it is the signal-to-noise ratio, held between 1 and 5: at most 5 as in
+    min-SNR (arXiv 2303.09556), at least 1 as in arXiv 2202.00512, appendix D, since at the
+    noisiest timesteps, where nothing else says what to draw, the region is learned.
+    """
+    ratio = signal / (1 - signal)
+    return ratio.clamp(LEAST_WEIGHT, MOST_WEIGHT) / (ratio + 1)

@@ -1,0 +1,239 @@
+"""Train mini's generator on lessons drawn on the fly; resumes where it stopped.
+
+Usage: python -m alphaclip_gen.mini.generator.train --output runs/generator
+
+It needs the autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder`) and mini's tower,
+both of which stay as they are. Planned for 80 minutes on two cores: 1.7 seconds a step. Folder
+`generator` then holds the pipeline with the weights of a running average.
+"""
+
+import copy
+import random
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from diffusers import AutoencoderKL
+
+from ...checkpoints import load_tower
+from ...show import figure, lit_region, to_pil
+from ...subject import AlphaBlipDiffusionPipeline
+from ..emoji_world import HELD_OUT_STYLES, Cast, load_cast
+from ..runs import (
+    Stateful,
+    follow,
+    load_checkpoint,
+    save_checkpoint,
+    set_rate,
+    settings,
+    size_in_mb,
+    step_generator,
+    write_log,
+)
+from .lessons import Lesson, Lessons, make_lessons
+from .model import Sizes, new_generator, rebuilt, save_generator
+from .objective import Learner, add_noise, generator_loss
+from .prompts import UNNAMED, wording
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the generator is trained.
+
+    Attributes:
+        output: folder for the log, the checkpoint, samples, and the pipeline in `generator`.
+        artwork: folder where the emoji are, or are fetched to.
+        autoencoder: folder of the trained autoencoder.
+        tower: mini, or a folder that its training wrote.
+        seed: decides weights and lessons.
+        steps: optimizer steps.
+        scenes: of one step; every visible subject is a lesson.
+        learning_rate: peak of the warm-up and cosine schedule, for matrices between layers (Muon).
+        edge_rate: the same for all other weights (AdamW).
+        save_minutes: time between checkpoints.
+        sample_minutes: time between held-out figures with their samples.
+        sizes: of the networks.
+        lesson: what the lessons hold.
+    """
+
+    output: Path = Path("runs/generator")
+    artwork: Path = Path("runs/artwork")
+    autoencoder: Path = Path("runs/autoencoder/autoencoder")
+    tower: str = "mini"
+    seed: int = 12
+    steps: int = 2800
+    scenes: int = 44
+    learning_rate: float = 1e-3
+    edge_rate: float = 6e-4
+    save_minutes: float = 4.0
+    sample_minutes: float = 10.0
+    sizes: Sizes = Sizes()
+    lesson: Lesson = Lesson()
+
+
+def main(config: Config) -> None:
+    """Run the training to its end."""
+    pipe = _new_pipeline(config)
+    learner = Learner(pipe)
+    average = copy.deepcopy(learner).requires_grad_(False)
+    muon, adam = new_optimizers(learner, config)
+    parts: dict[str, Stateful] = {
+        "learner": learner,
+        "average": average,
+        "muon": muon,
+        "adam": adam,
+    }
+    checkpoint, log = config.output / "checkpoint.pt", config.output / "log.jsonl"
+    start = load_checkpoint(checkpoint, **parts)
+    if start == 0:
+        size = size_in_mb(pipe.vae, learner.qformer, learner.text_encoder, learner.unet)
+        write_log(log, config=settings(config), megabytes=size, unet=size_in_mb(learner.unet))
+    cast = load_cast(config.artwork)
+    saved = sampled = time.monotonic()
+    for step in range(start, config.steps):
+        for optimizer in (muon, adam):
+            set_rate(optimizer, step / config.steps, step, warm_up=150)
+        figures = train_step(pipe, learner, (muon, adam), cast, config, step)
+        follow(average, learner, step)
+        if step % 20 == 0:
+            write_log(log, step=step, **figures)
+        if time.monotonic() - saved > 60 * config.save_minutes:
+            save_checkpoint(checkpoint, step + 1, **parts)
+            saved = time.monotonic()
+        if time.monotonic() - sampled > 60 * config.sample_minutes:
+            write_log(log, step=step, held_out=held_out(pipe, average, cast, config, step))
+            sampled = time.monotonic()
+    save_generator(trained(pipe, average), config.output / "generator")
+    final = held_out(pipe, average, cast, config, config.steps)
+    write_log(log, step=config.steps, held_out=final)
+
+
+def _new_pipeline(config: Config) -> AlphaBlipDiffusionPipeline:
+    """The pipeline to train, from the autoencoder and the tower; its weights from the seed."""
+    if not (config.autoencoder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"autoencoder: there is no config.json in {str(config.autoencoder)!r}. "
+            f"python -m alphaclip_gen.mini.generator.autoencoder trains one."
+        )
+    autoencoder = AutoencoderKL.from_pretrained(config.autoencoder).eval().requires_grad_(False)
+    tower = load_tower(config.tower, projection=False)
+    torch.manual_seed(config.seed)
+    return new_generator(autoencoder, tower, config.sizes)
+
+
+def train_step(
+    pipe: AlphaBlipDiffusionPipeline,
+    learner: Learner,
+    optimizers: tuple[torch.optim.Optimizer, ...],
+    cast: Cast,
+    config: Config,
+    step: int,
+) -> dict[str, float]:
+    """One optimizer step on fresh lessons; returns figures for the log."""
+    began = time.monotonic()
+    generator = step_generator(config.seed, step)
+    rng = random.Random(config.seed * 1_000_003 + step)
+    lessons = make_lessons(cast, config.scenes, generator, rng, config.lesson)
+    rendered = time.monotonic()
+    timesteps = pipe.scheduler.config.num_train_timesteps
+    noised = add_noise(pipe.vae, lessons.target, timesteps, generator)
+    loss, figures = generator_loss(learner, pipe.tokenizer, pipe.scheduler, lessons, noised)
+    learner.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+    return {
+        "loss": round(loss.item(), 4),
+        **figures,
+        "norm": round(norm.item(), 3),
+        "lessons": len(lessons.prompts),
+        "render_seconds": round(rendered - began, 3),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def new_optimizers(
+    learner: Learner, config: Config
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for matrices between layers, AdamW for the rest; each knows its peak rate.
+
+    Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon; mini's tower learns with it too.
+    """
+    named = [(name, p) for name, p in learner.named_parameters() if p.requires_grad]
+    between = (".layer.", ".layers.", "transformer_blocks.")
+    hidden = [p for name, p in named if p.ndim == 2 and any(part in name for part in between)]
+    chosen = {id(p) for p in hidden}
+    rest = [p for _, p in named if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": 0.02},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    muon = torch.optim.Muon(
+        hidden, lr=config.learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+    )
+    adam = torch.optim.AdamW(groups, lr=config.edge_rate, betas=(0.9, 0.99), fused=True)
+    for group in (*muon.param_groups, *adam.param_groups):
+        group["peak"] = group["lr"]
+    return muon, adam
+
+
+def trained(pipe: AlphaBlipDiffusionPipeline, learner: Learner) -> AlphaBlipDiffusionPipeline:
+    """The pipeline with a learner's parts."""
+    return rebuilt(
+        pipe, qformer=learner.qformer, text_encoder=learner.text_encoder, unet=learner.unet
+    )
+
+
+@torch.no_grad()
+def held_out(
+    pipe: AlphaBlipDiffusionPipeline, average: Learner, cast: Cast, config: Config, step: int
+) -> dict[str, dict[str, float]]:
+    """Losses on lessons never trained on, in both kinds of style; writes a sheet of samples."""
+    figures, shown = {}, list[Lessons]()
+    for name, styles in (("seen", config.lesson.styles), ("held_out_style", HELD_OUT_STYLES)):
+        lesson = replace(config.lesson, objects=(2, 2), styles=styles, whole=0.0, named=0.0)
+        lesson = replace(lesson, solids=0.0, looks=0.0, rough=0.0, loose=0.0)
+        generator = step_generator(config.seed + 1, 0)
+        lessons = make_lessons(cast, config.scenes, generator, random.Random(0), lesson)
+        timesteps = pipe.scheduler.config.num_train_timesteps
+        noised = add_noise(pipe.vae, lessons.target, timesteps, generator, drop=0.0)
+        _, figures[name] = generator_loss(average, pipe.tokenizer, pipe.scheduler, lessons, noised)
+        shown.append(lessons)
+    path = config.output / f"sample-{step:06}.png"
+    sample_sheet(trained(pipe, average), shown, path)
+    return figures
+
+
+def sample_sheet(
+    pipe: AlphaBlipDiffusionPipeline, shown: list[Lessons], path: Path, each: int = 9
+) -> None:
+    """Nothing; writes a picture of regions, what was made of them, and what was asked for."""
+    pipe.set_progress_bar_config(disable=True)
+    pictures, captions = [], []
+    for lessons in shown:
+        count = min(each, len(lessons.prompts))
+        made: Any = pipe(
+            [wording(instruction) for instruction in lessons.instructions[:count]],
+            list(lessons.image[:count]),
+            UNNAMED,
+            UNNAMED,
+            alpha_mask=list(lessons.alpha[:count]),
+            guidance_scale=2.5,
+            num_inference_steps=20,
+            generator=torch.Generator().manual_seed(0),
+            output_type="pt",
+        )
+        for row in range(count):
+            one = slice(row, row + 1)
+            pictures += [lit_region(lessons.image[one], lessons.alpha[one])]
+            pictures += [to_pil(made.images[one]), to_pil(lessons.target[one])]
+            captions += [["region"], ["made"], ["asked for"]]
+    figure(pictures, captions, tile=112, columns=9).save(path)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

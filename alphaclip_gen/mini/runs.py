@@ -1,0 +1,90 @@
+"""What every training of mini's parts keeps and follows: log, checkpoint, average, learning rate.
+
+Steps draw from generators seeded by (seed, step), so a run that was stopped and resumed from its
+checkpoint ends with the same weights as one that was not.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A module, an optimizer: anything with a state."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
+
+
+def settings(config: Any) -> dict[str, str]:
+    """What a training's dataclass says, for its log; folders are the machine's, and left out."""
+    named = ((field.name, getattr(config, field.name)) for field in fields(config))
+    return {name: str(value) for name, value in named if not isinstance(value, Path)}
+
+
+def write_log(path: Path, **figures: object) -> None:
+    """Nothing; appends one line of JSON, with the time of day."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps({"time": time.strftime("%H:%M:%S"), **figures}) + "\n")
+
+
+def save_checkpoint(path: Path, step: int, **parts: Stateful) -> None:
+    """Nothing; writes the step to go on with and the parts' states, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    states = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({"step": step, "states": states}, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def load_checkpoint(path: Path, **parts: Stateful) -> int:
+    """The step to go on with, the parts' states restored; 0 if there is no checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of other parts.
+    """
+    if not path.is_file():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    if saved["states"].keys() != parts.keys():
+        raise ValueError(
+            f"{path.name} holds {', '.join(saved['states'])}; expected {', '.join(parts)}. It is "
+            f"of another training: choose another output folder, or delete it."
+        )
+    for name, part in parts.items():
+        part.load_state_dict(saved["states"][name])
+    return saved["step"]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The generator of one step of one training."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, step: int, decay: float = 0.999) -> None:
+    """Nothing; moves the running average toward the model, faster in the first steps."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value.to(mean.dtype), share)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, progress: float, step: int, warm_up: int) -> None:
+    """Nothing; each group's rate is its "peak" times a warm-up, then a cosine down to 1 %."""
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * min((step + 1) / warm_up, cosine)
+
+
+def size_in_mb(*modules: nn.Module) -> float:
+    """Megabytes of the modules' parameters in half precision."""
+    return round(sum(p.numel() for module in modules for p in module.parameters()) * 2e-6, 2)

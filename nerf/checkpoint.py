@@ -1,0 +1,181 @@
+"""The state of a run as a file: a run killed at any moment goes on from it as if never stopped.
+
+The file holds the field, the optimizer, the generator, the step and the settings; all else follows
+from these. It is written whole or not at all, and read without running anything in it.
+"""
+
+import io
+import pickle
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from blobs import Proportion
+from outputs import write
+from warm_start import Start
+
+FILE = "checkpoint.pt"
+EDITION = 1
+"""Of the file's layout."""
+
+
+class HasStep(Protocol):
+    """What a keeper needs to know of a run's progress."""
+
+    @property
+    def step(self) -> int: ...
+
+
+P = TypeVar("P", bound=HasStep)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after `step` steps."""
+
+    step: int
+    start: Start
+    settings: dict
+    """All that decides what is made, as nested dicts of plain values."""
+    losses: dict[str, float]
+    """Of the last step, by name."""
+    seconds: dict[str, float]
+    """Spent so far, by part."""
+    elapsed: float
+    field: dict[str, Tensor]
+    optimizer: dict
+    generator: Tensor
+
+    def restore(
+        self,
+        field: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> None:
+        """Nothing; field and optimizer, of the right sizes, and generator get its state."""
+        field.load_state_dict(self.field)
+        optimizer.load_state_dict(self.optimizer)
+        generator.set_state(self.generator)
+
+
+def pack(checkpoint: Checkpoint) -> bytes:
+    """The checkpoint as a file's content."""
+    content = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+    file = io.BytesIO()
+    torch.save({"edition": EDITION, **content, "start": asdict(checkpoint.start)}, file)
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> Checkpoint:
+    """The checkpoint of a file's content, on the CPU.
+
+    Raises:
+        ValueError: it is damaged, or of another edition of this program.
+    """
+    remedy = "Remove it, or begin anew without --resume."
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        edition = content.pop("edition")
+    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{FILE} can't be read: {_first_line(error)}. {remedy}") from error
+    if edition != EDITION:
+        raise ValueError(f"{FILE} is of edition {edition}; expected {EDITION}. {remedy}")
+    start = content.pop("start")
+    proportion = Proportion(**start.pop("proportion"))
+    return Checkpoint(**content, start=Start(proportion=proportion, **start))
+
+
+def read(folder: Path, settings: dict) -> bytes | None:
+    """The content of the folder's checkpoint, or None where there is none.
+
+    Raises:
+        ValueError: it is damaged, or it belongs to other settings.
+    """
+    try:
+        data = (folder / FILE).read_bytes()
+    except FileNotFoundError:
+        return None
+    different = differences(settings, unpack(data).settings)
+    if different:
+        raise ValueError(
+            f"{str(folder / FILE)!r} is of other settings: {'; '.join(different)}. Use those to "
+            "go on with it, give another folder with --output, or begin anew without --resume."
+        )
+    return data
+
+
+def sweep(folder: Path) -> None:
+    """Nothing; removes what a killed run left half written in the folder (see `outputs.write`)."""
+    names = "checkpoint|step|mesh|points|turntable|depth|preview|timeline|result"
+    for path in folder.glob(".*"):
+        if re.fullmatch(rf"\.({names})[-\d]*\.\w+\.[a-z0-9_]{{8}}", path.name):
+            path.unlink()
+
+
+def step_in(folder: Path) -> int | None:
+    """The step of the folder's checkpoint, None without a good one."""
+    try:
+        return unpack((folder / FILE).read_bytes()).step
+    except (OSError, ValueError):
+        return None
+
+
+def keeper(
+    folder: Path,
+    seconds: float,
+    steps: int,
+    take: Callable[[P], Checkpoint],
+    kept: int | None = None,
+) -> Callable[[P], None]:
+    """A function of progress that writes a checkpoint at first, as often as is due, and at last.
+
+    Args:
+        folder: of the file.
+        seconds: between checkpoints.
+        steps: of the whole run.
+        take: makes the checkpoint of a progress.
+        kept: the step of the checkpoint that is there already.
+    """
+    due = -float("inf")
+
+    def keep(now: P) -> None:
+        nonlocal due
+        if now.step != kept and (now.step == steps or time.monotonic() >= due):
+            write(folder / FILE, pack(take(now)))
+            due = time.monotonic() + seconds
+
+    return keep
+
+
+def differences(wanted: dict, found: dict) -> list[str]:
+    """What differs between two nested dicts of settings: "adam.eps is 0.5 there, 0.1 here"."""
+    missing = object()
+    left, right = dict(_flat(wanted)), dict(_flat(found))
+    return [
+        f"{name} is {_say(right.get(name, missing), missing)} there, "
+        f"{_say(left.get(name, missing), missing)} here"
+        for name in {**left, **right}
+        if left.get(name, missing) != right.get(name, missing)
+    ]
+
+
+def _flat(settings: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _say(value: object, missing: object) -> str:
+    return "not set" if value is missing else repr(value)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

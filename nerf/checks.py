@@ -1,0 +1,100 @@
+"""Settings that can't be used, found before the work begins and named with the remedy."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+
+from looks import AlphaMode
+from results import check_files
+from session import check_session
+from settings import Config, TowerSettings, parse_guide
+
+
+def check(config: Config) -> None:
+    """Nothing; raises ValueError for a setting that can't be used."""
+    if (config.prompt is None) == (config.prompts is None):
+        given = "neither" if config.prompt is None else "both"
+        raise ValueError(f"prompt and prompts: got {given}; expected one of the two.")
+    if config.prompt is not None and not config.prompt.strip():
+        raise ValueError('prompt is empty; expected a description such as "a red cone".')
+    least = {"steps": 1, "views": 1, "split_views": 1, "resolution": 16, "seed": 0}
+    for name, lowest in least.items():
+        if getattr(config, name) < lowest:
+            raise ValueError(f"{name} is {getattr(config, name)}; expected {lowest} or more.")
+    if config.views % config.split_views:
+        raise ValueError(
+            f"split_views is {config.split_views}; expected a divisor of views, {config.views}."
+        )
+    if config.alpha not in get_args(AlphaMode):
+        raise ValueError(f"alpha is {config.alpha!r}; expected one of {get_args(AlphaMode)}.")
+    if config.augment.copies < 1:
+        raise ValueError(f"augment.copies is {config.augment.copies}; expected 1 or more.")
+    _check_field(config)
+    _check_stages("tower.scales", config.tower.scales, "tower.grow_at", config.tower.grow_at)
+    _check_tower(config.tower)
+    _check_guides(config.guidance)
+    _check_device(config.device, config.tower.precision)
+    check_session(config.session)
+    check_files(config.mesh, config.pictures)
+
+
+def _check_field(config: Config) -> None:
+    field = config.field
+    sizes = (*field.density_sizes, *field.color_sizes)
+    if not sizes or len(field.density_sizes) != len(field.color_sizes) or min(sizes) < 2:
+        raise ValueError(
+            f"field.density_sizes is {field.density_sizes} and field.color_sizes "
+            f"{field.color_sizes}; expected equally many sizes, of 2 voxels or more."
+        )
+    _check_stages("field.density_sizes", field.density_sizes, "field.grow_at", field.grow_at)
+    if field.begin == "haze" and config.warm_start.shades:
+        raise ValueError(
+            f"field.begin is 'haze' and warm_start.shades {config.warm_start.shades}; expected 0 "
+            "shades, since haze needs no warm start, or field.begin 'blob'."
+        )
+
+
+def _check_stages(
+    name: str, stages: Sequence[float], times_name: str, times: Sequence[float]
+) -> None:
+    if len(times) != len(stages) - 1 or list(times) != sorted(times):
+        raise ValueError(
+            f"{times_name} is {tuple(times)} for {len(stages)} {name}; expected "
+            f"{len(stages) - 1} rising numbers, one for each stage after the first."
+        )
+
+
+def _check_tower(tower: TowerSettings) -> None:
+    if min(tower.scales) <= 0:
+        raise ValueError(
+            f"tower.scales is {tower.scales}; expected numbers above 0, 1 for the tower's own size."
+        )
+    if tower.batch < 1:
+        raise ValueError(f"tower.batch is {tower.batch}; expected 1 picture or more.")
+
+
+def _check_guides(texts: Sequence[str]) -> None:
+    guides = [parse_guide(text) for text in texts]
+    for moment in sorted({0.0, 1.0, *(guide.end for guide in guides)}):
+        later = [guide.start <= moment < guide.end or moment == guide.end == 1 for guide in guides]
+        if not any(later):
+            raise ValueError(
+                f"guidance {tuple(texts)} leaves the run without a guide from progress "
+                f"{moment:g} on; expected windows that cover 0 to 1."
+            )
+
+
+def _check_device(device: str, precision: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"device {device!r} is not usable: {reason} cpu always is."
+        raise ValueError(message) from error
+    half = precision == "bfloat16" and device.startswith("cuda")
+    if half and not torch.cuda.is_bf16_supported():
+        raise ValueError(
+            f"tower.precision is 'bfloat16', which device {device!r} does not have; expected "
+            "'single'."
+        )

@@ -1,0 +1,81 @@
+"""Operations on grids of the cube [-1, 1]^3, all differentiable.
+
+Grids are stored as `grid_sample` reads them, (1, channels, z, y, x), values at the corners of the
+cells.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Mirror = Literal["none", "x", "xz"]
+
+
+def sample(
+    grid: Float[Tensor, "1 channels depth height width"], points: Float[Tensor, "points 3"]
+) -> Float[Tensor, "channels points"]:
+    """Trilinear values of a grid at points (x, y, z) of the cube [-1, 1]^3; clamped outside.
+
+    The points go in as a batch of two, because `grid_sample` on a CPU uses one thread an element.
+    """
+    count = len(points)
+    positions = F.pad(points, (0, 0, 0, count % 2)).view(2, 1, 1, -1, 3)
+    pair = grid.expand(2, -1, -1, -1, -1)
+    values = F.grid_sample(pair, positions, padding_mode="border", align_corners=True)
+    return values.transpose(0, 1).reshape(grid.shape[1], -1)[:, :count]
+
+
+def resampled(
+    grid: Float[Tensor, "1 channels depth height width"], size: int
+) -> Float[Tensor, "1 channels size size size"]:
+    """The grid with another number of voxels, trilinear, corners kept on corners."""
+    return F.interpolate(grid, size=(size, size, size), mode="trilinear", align_corners=True)
+
+
+def smoothed(
+    grid: Float[Tensor, "1 channels depth height width"], passes: int
+) -> Float[Tensor, "1 channels depth height width"]:
+    """The grid after `passes` of the (1, 2, 1) / 4 filter along each axis, borders repeated."""
+    for _ in range(passes):
+        for axis in (2, 3, 4):
+            before, after = _neighbors(grid, axis)
+            grid = 0.5 * grid + 0.25 * (before + after)
+    return grid
+
+
+def mirrored(
+    grid: Float[Tensor, "1 channels depth height width"], mirror: Mirror
+) -> Float[Tensor, "1 channels depth height width"]:
+    """The mean of the grid and its mirror images."""
+    for axis, name in ((4, "x"), (2, "z")):
+        if name in mirror and mirror != "none":
+            grid = 0.5 * (grid + grid.flip(axis))
+    return grid
+
+
+def outward_normals(
+    logits: Float[Tensor, "1 1 depth height width"],
+) -> Float[Tensor, "1 3 depth height width"]:
+    """Minus the central differences of the logits along x, y, z, per unit length."""
+    scale = (logits.shape[-1] - 1) / 4
+    pairs = [_neighbors(logits, axis) for axis in (4, 3, 2)]
+    return torch.cat([scale * (before - after) for before, after in pairs], dim=1)
+
+
+def vertices(size: int, device: torch.device | None = None) -> Float[Tensor, "size size size 3"]:
+    """The places (x, y, z) of a grid's values, in its order."""
+    axis = torch.linspace(-1, 1, size, device=device)
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.stack([x, y, z], dim=-1)
+
+
+def _neighbors(grid: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The grid shifted by one voxel either way along an axis, borders repeated."""
+    size = grid.shape[axis]
+    first, last = grid.narrow(axis, 0, 1), grid.narrow(axis, size - 1, 1)
+    before = torch.cat([first, grid.narrow(axis, 0, size - 1)], dim=axis)
+    after = torch.cat([grid.narrow(axis, 1, size - 1), last], dim=axis)
+    return before, after

@@ -1,0 +1,273 @@
+"""One prompt from its settings to its files: taken up where it was left, watched, kept, saved."""
+
+import dataclasses
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+import checkpoint
+import live
+from alphaclip_gen.augmentation import composite
+from alphaclip_gen.backgrounds import random_backgrounds
+from alphaclip_gen.guidance import Encoder, Guidance
+from cameras import turntable
+from checkpoint import Checkpoint
+from field import Volume
+from guides import describe, make_guides
+from looks import alpha_of
+from loop import Clock, Progress, optimize
+from outputs import RESULT, read_result, versions, write_json
+from results import save_result_files
+from settings import Config
+from shares import WHOLE, PeerLost, Shares
+from turntable import views
+from viewer import Viewer
+
+PLACES = {"output", "prompts", "device", "session"}
+"""Settings that say where and how a run is made, not what."""
+FILES = {"mesh", "pictures"}
+"""Settings of the files alone: a checkpoint goes on under others."""
+
+
+class RunStopped(RuntimeError):
+    """A run ended early; the message says why, and what is kept."""
+
+
+def run(
+    config: Config,
+    encoders: Sequence[Encoder],
+    folder: Path,
+    shares: Shares = WHOLE,
+    viewer: Viewer | None = None,
+    quiet: bool = False,
+) -> dict:
+    """What result.json holds, after one prompt; an interrupt ends the steps, not the saving.
+
+    Args:
+        config: with `prompt`; its `prompts` and `output` are not looked at.
+        encoders: one for each of the settings' towers.
+        folder: of the results; must be there.
+        shares: this process's part of every step's views; only the first process writes.
+        viewer: shows the object as it grows.
+        quiet: no progress bar.
+
+    Raises:
+        KeyboardInterrupt: interrupted before there was anything to save.
+        FloatingPointError, PeerLost: a loss was no number, or another process ended, in the first
+            step; later, that ends the steps like an interrupt.
+        ValueError: the checkpoint to go on from is damaged, or of other settings.
+        RunStopped: the folder can't be written any more.
+    """
+    begin = time.perf_counter()
+    guides = make_guides(config, encoders)
+    resumed = _take_up(config, folder, shares)
+    clock = Clock(torch.device(config.device), dict(resumed.seconds) if resumed else {})
+    begin -= resumed.elapsed if resumed else 0.0
+    generator = torch.Generator().manual_seed(config.seed)
+    steps = optimize(config, guides, generator, clock, resumed, shares)
+    if not shares.leads:
+        last, stopped = _follow(steps, [], clock)
+        return {"steps": last.step, "stopped": stopped}
+    take = partial(_checkpoint, config, generator, clock, begin)
+    with _disk_errors(folder), ExitStack() as stack:
+        watches = list(_watches(config, folder, resumed, viewer, quiet, take, stack))
+        last, stopped = _follow(steps, watches, clock)
+        stack.close()
+        with clock("saving"):
+            found = save(config, guides[0].guide, last, folder)
+        losses = resumed.losses if resumed and last.step == resumed.step else last.losses
+        result = {
+            "prompt": config.prompt,
+            "seed": config.seed,
+            "interrupted": bool(stopped),
+            "stopped": stopped,
+            "steps": last.step,
+            "losses": {name: round(loss, 4) for name, loss in losses.items()},
+            "resumed_from": resumed.step if resumed else None,
+            "seconds": round(time.perf_counter() - begin, 2),
+            "seconds_by_part": {part: round(s, 2) for part, s in clock.seconds.items()},
+            "milliseconds_a_step": _milliseconds(clock, last.step),
+            "guides": describe(guides),
+            "threads": torch.get_num_threads(),
+            **found,
+            "settings": _as_json(config),
+            "versions": versions(),
+        }
+        write_json(folder / RESULT, result)
+        if not stopped:
+            (folder / checkpoint.FILE).unlink(missing_ok=True)
+    return result
+
+
+def save(config: Config, guide: Guidance, last: Progress, folder: Path) -> dict:
+    """Scores, start and figures of the mesh; the mesh and its pictures are in the folder then."""
+    (folder / RESULT).unlink(missing_ok=True)
+    volume = last.volume()
+    found = save_result_files(folder, volume, config.mesh, config.pictures)
+    over_time = live.write_timeline(folder)
+    return {
+        "scores": final_scores(guide, volume, config),
+        "start": dataclasses.asdict(last.start),
+        **found,
+        "files": [*found["files"], *([over_time] if over_time else [])],
+    }
+
+
+@torch.no_grad()
+def final_scores(guide: Guidance, volume: Volume, config: Config, count: int = 8) -> dict:
+    """What the guide sees in the finished field, from all sides, before plain backgrounds."""
+    cameras = turntable(count, config.pictures.elevation).to(volume.logits.device)
+    color, rendering = views(volume, cameras, config.resolution)
+    opacity = rendering.opacity
+    mean = (color.sum(dim=(0, 2, 3)) / opacity.sum().clamp(min=1e-6)).cpu()
+    generator = torch.Generator().manual_seed(0)
+    background = random_backgrounds(count, (1, 1), generator, avoid=mean).to(color)
+    image = composite(color, opacity, background).clamp(0, 1)
+    embedding = guide.encoder.embed(image, alpha_of(config.alpha, opacity.clamp(0, 1)))
+    scores = {
+        "score": round(float(guide.score_of(embedding).mean()), 4),
+        "similarity": round(float((embedding @ guide.embeddings[0]).mean()), 4),
+        "mean_opacity": round(float(opacity.mean()), 4),
+    }
+    if len(guide.texts) == 1:
+        return scores
+    named = [guide.texts[i] for i in guide.probabilities(embedding).argmax(dim=1).tolist()]
+    return {
+        **scores,
+        "named": Counter(named).most_common(1)[0][0],
+        "views_right": f"{named.count(guide.prompt)} of {count}",
+    }
+
+
+def is_finished(config: Config, folder: Path) -> bool:
+    """Whether the folder holds this prompt's result.
+
+    Raises:
+        ValueError: it holds a result of another prompt or of other settings.
+    """
+    found = read_result(folder)
+    if found is None or found.get("interrupted"):
+        return False
+    different = checkpoint.differences(_what(config), _what(found.get("settings", {})))
+    if different:
+        raise ValueError(
+            f"output {str(folder)!r} holds a result of other settings: {'; '.join(different)}. "
+            "Give another folder with --output, or remove that one."
+        )
+    return True
+
+
+def summary(result: dict, folder: Path) -> str:
+    """One line on a result."""
+    named = f", named {result['scores']['named']!r}" if "named" in result["scores"] else ""
+    state = f"stopped after {result['steps']} steps" if result["stopped"] else "done"
+    score = f"score {result['scores']['score']:.3f}"
+    return f"{state} in {result['seconds']:.0f} s, {score}{named} -> {folder}"
+
+
+def _what(config: Config | dict, less: Iterable[str] = PLACES) -> dict:
+    """The settings that decide what is made."""
+    settings = _as_json(config) if isinstance(config, Config) else config
+    return {key: value for key, value in settings.items() if key not in less}
+
+
+def _as_json(config: Config) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _take_up(config: Config, folder: Path, shares: Shares) -> Checkpoint | None:
+    """The checkpoint to go on from; what an earlier run left of its way is gone without one."""
+    data = None
+    if shares.leads:
+        for place in (folder, folder / live.PREVIEWS):
+            checkpoint.sweep(place)
+        if config.session.resume:
+            data = checkpoint.read(folder, _what(config, PLACES | FILES))
+        if data is None:
+            live.forget_previews(folder)
+    data = shares.from_first(data)
+    return None if data is None else checkpoint.unpack(data)
+
+
+def _checkpoint(
+    config: Config, generator: torch.Generator, clock: Clock, begin: float, now: Progress
+) -> Checkpoint:
+    return Checkpoint(
+        step=now.step,
+        start=now.start,
+        settings=_what(config, PLACES | FILES),
+        losses=now.losses,
+        seconds=dict(clock.seconds),
+        elapsed=time.perf_counter() - begin,
+        field=now.field.state_dict(),
+        optimizer=now.optimizer.state_dict(),
+        generator=generator.get_state(),
+    )
+
+
+def _watches(
+    config: Config,
+    folder: Path,
+    resumed: Checkpoint | None,
+    viewer: Viewer | None,
+    quiet: bool,
+    take: Callable[[Progress], Checkpoint],
+    stack: ExitStack,
+) -> Iterator[live.Watch]:
+    """Everything that follows a run, the keeping of checkpoints last."""
+    session, prompt = config.session, config.prompt or ""
+    kept = resumed.step if resumed else None
+    first = kept or 0
+    every = session.interval(config.steps)
+    yield stack.enter_context(live.progress_bar(prompt, config.steps, first, hidden=quiet))
+    if every:
+        yield live.previews(folder, every, config.steps)
+    if session.tensorboard:
+        yield stack.enter_context(live.tensorboard(folder, first, every))
+    if viewer is not None:
+        yield partial(viewer.show, prompt, config.steps)
+    yield checkpoint.keeper(folder, session.checkpoint_seconds, config.steps, take, kept)
+
+
+def _follow(
+    steps: Iterable[Progress], watches: Sequence[live.Watch], clock: Clock
+) -> tuple[Progress, str]:
+    """The last good progress, and why the steps ended early; "" if they did not."""
+    last: Progress | None = None
+    try:
+        for last in steps:
+            with clock("watching"):
+                for watch in watches:
+                    watch(last)
+    except (KeyboardInterrupt, FloatingPointError, PeerLost) as error:
+        if last is None or last.step == 0:
+            raise
+        return last, str(error) or "interrupted"
+    assert last is not None
+    return last, ""
+
+
+def _milliseconds(clock: Clock, steps: int) -> dict[str, float]:
+    """A step's mean time, by part."""
+    parts = ("CLIP", "rendering")
+    return {part: round(1000 * clock.seconds.get(part, 0.0) / steps, 1) for part in parts}
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Says what is kept, and what to do, when a file can't be written."""
+    try:
+        yield
+    except OSError as error:
+        step = checkpoint.step_in(folder)
+        kept = "no checkpoint was written yet" if step is None else f"step {step} is kept"
+        raise RunStopped(
+            f"output {str(folder)!r} can't be written any more: {error.strerror or error}; {kept}. "
+            "Make room there, then go on with the same command and --resume."
+        ) from error

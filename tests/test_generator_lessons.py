@@ -1,0 +1,128 @@
+"""Lessons: the picture asked for shows the drawing that the region is on, as the prompt says."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_cast import STYLES, tiny_cast
+
+from alphaclip_gen.mini.captions import COLORS, SHAPES
+from alphaclip_gen.mini.concepts import EMOJI
+from alphaclip_gen.mini.dice import Dice
+from alphaclip_gen.mini.generator.lessons import (
+    LAYOUTS,
+    Lesson,
+    Subjects,
+    choose_troupe,
+    draw_pictures,
+    draw_subjects,
+    make_lessons,
+)
+from alphaclip_gen.mini.generator.prompts import UNNAMED, Instruction
+
+PLAIN = Lesson(styles=STYLES, emoji=12, solids=0.0, looks=0.0, rough=0.0, whole=0.0, scatter=0.0)
+
+
+@pytest.fixture(scope="module")
+def cast():
+    return tiny_cast()
+
+
+def lessons_of(cast, lesson, scenes=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return make_lessons(cast, scenes, generator, random.Random(seed), lesson)
+
+
+def gray(concept, style="plain"):
+    """What tiny_cast paints that emoji with."""
+    return (20 * (int(concept) - len(SHAPES)) + 10) / 255 if style == "plain" else 10 / 255
+
+
+def emoji_subjects(troupe, *rows):
+    concept = torch.tensor(rows) + len(SHAPES)
+    nothing = torch.zeros(len(rows), dtype=torch.long)
+    return Subjects(concept, troupe.index[torch.tensor(rows), 0], nothing)
+
+
+def test_the_target_shows_the_region_s_drawing_and_the_asked_ground(cast):
+    lessons = lessons_of(cast, replace(PLAIN, styles=("plain",), objects=(2, 3)))
+    assert len(lessons.prompts) == len(lessons.target) > 12
+    for row, instruction in enumerate(lessons.instructions):
+        x, y, _ = LAYOUTS[instruction.count, instruction.size][0]
+        center = lessons.target[row, :, int(32 + 32 * y), int(32 + 32 * x)]
+        assert center.tolist() == pytest.approx([gray(lessons.concept[row])] * 3, abs=0.01)
+        if instruction.ground in COLORS and instruction.size != "large":
+            corner = lessons.target[row, :, 0, 0]
+            assert (corner - torch.tensor(COLORS[instruction.ground])).abs().max() < 0.05
+
+
+def test_regions_lie_on_their_subject(cast):
+    lessons = lessons_of(cast, replace(PLAIN, styles=("plain",), loose=0.0))
+    luma = lessons.image.mean(1, keepdim=True)
+    core = (lessons.alpha >= lessons.alpha.amax((2, 3), keepdim=True) - 1e-3).float()
+    seen = (luma * core).sum((1, 2, 3)) / core.sum((1, 2, 3))
+    wanted = torch.tensor([gray(concept) for concept in lessons.concept])
+    assert (seen - wanted).abs().median() < 0.02
+
+
+def test_a_tenth_of_the_regions_is_the_whole_picture(cast):
+    lessons = lessons_of(cast, replace(PLAIN, whole=0.5, loose=0.0), scenes=40)
+    whole = (lessons.alpha == 1).flatten(1).all(1).float().mean()
+    assert 0.35 < whole < 0.65
+    assert not (lessons_of(cast, PLAIN).alpha == 1).flatten(1).all(1).any()
+
+
+def test_names_are_told_as_often_as_asked(cast):
+    never, always = (lessons_of(cast, replace(PLAIN, named=share)) for share in (0.0, 1.0))
+    assert set(never.sources) == {UNNAMED} and all(UNNAMED in text for text in never.prompts)
+    for source, text, concept in zip(
+        always.sources, always.prompts, always.concept.tolist(), strict=True
+    ):
+        names = EMOJI[concept - len(SHAPES)].names
+        assert source in names and any(name in text for name in names)
+
+
+def test_same_generators_same_lessons(cast):
+    first, again = (lessons_of(cast, replace(PLAIN, looks=1.0, solids=0.3)) for _ in range(2))
+    assert torch.equal(first.image, again.image) and torch.equal(first.target, again.target)
+    assert first.prompts == again.prompts
+
+
+def test_a_troupe_has_one_drawing_of_each_emoji_of_the_styles(cast):
+    troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("faint",), 5)
+    assert int((troupe.index >= 0).sum()) == 5 and troupe.index.shape == (len(EMOJI), 1)
+    assert set(troupe.art.levels[0][:, 0, 32, 32].tolist()) == {10}
+
+
+def test_counts_and_sizes_are_drawn(cast):
+    """The share of the picture that the drawing, a square of 60 / 64, covers in each layout."""
+    troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
+    asked = [Instruction("green", count, size) for count, size in LAYOUTS]
+    subjects = emoji_subjects(troupe, *[0] * len(asked))
+    pictures = draw_pictures(troupe, Dice(torch.Generator().manual_seed(0)), subjects, asked)
+    covered = (pictures[:, 1] < 0.3).flatten(1).float().mean(1)
+    for share, places in zip(covered.tolist(), LAYOUTS.values(), strict=True):
+        assert share == pytest.approx(sum((r * 60 / 64) ** 2 for _, _, r in places), rel=0.1)
+
+
+def test_solids_are_lit_in_their_color(cast):
+    troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
+    rows = (troupe.bank.shape_weights.argmax(1) == 0).nonzero()[:1, 0]  # a sphere
+    red = torch.tensor([list(COLORS).index("red")])
+    subjects = Subjects(torch.zeros(1, dtype=torch.long), rows, red)
+    layer = draw_subjects(troupe, subjects, torch.zeros(1, 2), torch.ones(1), torch.zeros(1), 32)[0]
+    inside = layer[:, layer[3] > 0.99]
+    assert inside.shape[1] > 100
+    assert (inside[0] > 3 * inside[1]).all() and inside[0].std() > 0.02
+
+
+def test_unknown_solids_and_emoji_get_thumbnails_of_themselves(cast):
+    lessons = lessons_of(cast, replace(PLAIN, styles=("plain",), solids=0.4), scenes=20)
+    assert lessons.thumbnail.shape == (len(lessons.prompts), 4, 8, 8)
+    emoji = lessons.concept >= len(SHAPES)
+    assert emoji.any() and not emoji.all()
+    for concept, thumbnail in zip(lessons.concept[emoji], lessons.thumbnail[emoji], strict=True):
+        assert thumbnail[0, 4, 4].item() == pytest.approx(gray(concept), abs=0.01)
+        assert thumbnail[3, 4, 4].item() == pytest.approx(1, abs=0.01)
+    assert (lessons.thumbnail[~emoji, 3].amax((1, 2)) > 0.5).all()

@@ -1,0 +1,55 @@
+"""The warm start, on a stand-in tower that sees the region's mean color and how tall it is."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from alphaclip_gen.guidance import Guidance
+from blobs import Proportion
+from cameras import CameraSettings
+from field import FieldSettings
+from render import RenderSettings
+from warm_start import PROPORTIONS, Start, WarmStartSettings, best_start, palette
+
+Moments = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))["Moments"]
+NEGATIVES = ("a red disk", "a green disk", "a red stick")
+"""Beside "a blue disk"."""
+
+
+def start_of(alpha: str, settings: WarmStartSettings, proportions=PROPORTIONS, tower=None) -> Start:
+    field = FieldSettings(density_sizes=(24,), color_sizes=(2,), grow_at=())
+    guide = Guidance(tower or Moments(), "a blue disk", NEGATIVES)
+    return best_start(
+        guide, alpha, 24, settings, field, CameraSettings(), RenderSettings(),
+        torch.Generator().manual_seed(0), torch.device("cpu"), proportions,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("alpha", ["opacity", "hard"])
+def test_it_finds_color_and_proportion(alpha) -> None:
+    shapes = (Proportion(0.2, 0.7, 0.2), Proportion(0.7, 0.2, 0.7))
+    start = start_of(alpha, WarmStartSettings(shades=3, finalists=6, views=3), shapes)
+    red, green, blue = start.color
+    assert blue > 0.9 and blue - max(red, green) > 0.4
+    assert start.proportion == shapes[1] and start.score > 0
+
+
+def test_no_shades_is_a_gray_ball_without_a_look() -> None:
+    tower = Moments()
+    start = start_of("opacity", WarmStartSettings(shades=0), tower=tower)
+    assert start == Start(PROPORTIONS[0], (0.5, 0.5, 0.5), None)
+    assert tower.calls == 0
+
+
+def test_alpha_ones_shows_no_alpha() -> None:
+    tower = Moments()
+    start_of("ones", WarmStartSettings(shades=1, finalists=2, views=1), PROPORTIONS[:2], tower)
+    assert tower.saw_alpha == {False}
+
+
+def test_the_palette_is_a_lattice() -> None:
+    colors = palette(5)
+    assert colors.shape == (125, 3) and len(colors.unique(dim=0)) == 125
+    assert colors.min() == pytest.approx(0.05) and colors.max() == pytest.approx(0.95)
