@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .checkpoints import load_model as load_model
     from .checkpoints import load_processor as load_processor
     from .checkpoints import load_tower as load_tower
-    from .conditioning import AlphaCLIPFrameProcessor as AlphaCLIPFrameProcessor
     from .conditioning import as_rgba as as_rgba
     from .conditioning import focus as focus
     from .conditioning import unfocus as unfocus
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from .framing import as_image as as_image
     from .framing import preprocess as preprocess
     from .guidance import Guidance as Guidance
+    from .processor import AlphaCLIPFrameProcessor as AlphaCLIPFrameProcessor
     from .processor import AlphaCLIPImageProcessor as AlphaCLIPImageProcessor
     from .published import weights_folder as weights_folder
     from .regions import alpha_from_box as alpha_from_box
@@ -93,7 +93,6 @@ _HOME = {
         "load_tower",
     ),
     "conditioning": (
-        "AlphaCLIPFrameProcessor",
         "as_rgba",
         "focus",
         "unfocus",
@@ -112,7 +111,10 @@ _HOME = {
         "preprocess",
     ),
     "guidance": ("Guidance",),
-    "processor": ("AlphaCLIPImageProcessor",),
+    "processor": (
+        "AlphaCLIPFrameProcessor",
+        "AlphaCLIPImageProcessor",
+    ),
     "published": ("weights_folder",),
     "regions": (
         "alpha_from_box",

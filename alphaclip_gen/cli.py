@@ -51,7 +51,11 @@ class Score:
     geometry: Geometry = "pad"
     """How the picture is framed for the tower; "region" cuts each region out."""
     model: str = "mini"
-    """mini, or a folder that save_pretrained() wrote."""
+    """mini, or what RegionEncoder opens: a file, folder, Hub id, published or open_clip name."""
+    pretrained: str | None = None
+    """open_clip's tag or file, for a name of open_clip."""
+    text: str | None = None
+    """Where the text tower comes from, if the model has none."""
     save: Path | None = None
     """Write a figure of the regions and their names here."""
 
@@ -61,7 +65,7 @@ def score(config: Score, console: Console) -> None:
     if config.top < 1:
         raise ValueError(f"top is {config.top}; expected 1 or more.")
     image = as_image(config.picture)
-    encoder = RegionEncoder.from_pretrained(config.model)
+    encoder = RegionEncoder.from_pretrained(config.model, config.pretrained, text=config.text)
     texts = _texts(config)
     names, alphas = _regions(config, (image.shape[-2], image.shape[-1]))
     rows = [encoder.score(image, texts, None, _whole(config.geometry))]

@@ -6,8 +6,8 @@ every comparison: the alpha channel, none, what people do instead, and focus wit
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +17,12 @@ from torch import Tensor, nn
 from .attention_focus import attention_bias
 from .baselines import Baseline, blur_outside, crop_to_region, gray_outside
 
+Painter = Callable[[Tensor, Tensor, Sequence[str], Sequence[int]], Tensor]
+"""(image, alpha, prompts, seeds) -> pictures of the subjects of regions, in [0, 1].
 
-class Painter(Protocol):
-    """Pictures of the subjects of regions."""
-
-    def __call__(
-        self, image: Tensor, alpha: Tensor, prompts: Sequence[str], seeds: Sequence[int]
-    ) -> Tensor:
-        """(batch, 3, height, width) pictures in [0, 1].
-
-        Args:
-            image: (batch, 3, height, width), the references in [0, 1].
-            alpha: (batch, 1, height, width), their regions.
-            prompts: what to do with each subject, `{subject}` in them.
-            seeds: of each picture's noise.
-        """
+image is (batch, 3, height, width) in [0, 1], alpha (batch, 1, height, width); prompts say what to
+do with each subject, `{subject}` in them; seeds are those of each picture's noise.
+"""
 
 
 def pipeline_painter(

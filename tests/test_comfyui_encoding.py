@@ -163,15 +163,14 @@ def test_several_regions_of_one_picture_and_one_each(vision, scene, sphere):
         encode_region(vision, scene.expand(2, -1, -1, -1), torch.cat([both, sphere]))
 
 
-@pytest.mark.parametrize("method", ["training-free", "crop", "blur"])
+@pytest.mark.parametrize("method", ["training-free", "blur"])
 def test_other_methods_move_the_embedding_to_the_region(vision, scene, sphere, method):
-    """Toward the text of what is in the region, on a tower that is used without its alpha."""
-    encoder = encoder_of(vision)
-    (text,) = encoder.embed_texts(["a red sphere"]).split(1)
-    whole = encode_region(vision, scene, None).positive
+    """Toward what the tower says of the region alone."""
+    alone = encode_region(vision, scene, sphere, "squash", "crop").positive
+    whole = encode_region(vision, scene, None, "squash").positive
     region = encode_region(vision, scene, sphere, "squash", method).positive
-    closeness = [torch.cosine_similarity(e, text).item() for e in (whole, region)]
-    assert closeness[1] > closeness[0] + 0.02
+    closeness = [torch.cosine_similarity(e, alone).item() for e in (whole, region)]
+    assert closeness[1] > closeness[0]
 
 
 def test_crop_is_the_region_alone(scene, sphere):

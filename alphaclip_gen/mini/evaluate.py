@@ -57,7 +57,7 @@ def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
         "model": config.model,
         "seed": config.seed,
         "date": date.today().isoformat(),
-        "accuracy": region_accuracy(encoder, scenes),
+        "accuracy": region_accuracy(encoder, scenes, captions.all_captions()),
         "smoothness": smoothness(encoder, config.lines, generator),
     }
     console.print(_table(result))
