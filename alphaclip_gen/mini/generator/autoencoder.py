@@ -61,7 +61,7 @@ class Config:
     seed: int = 11
     steps: int = 3000
     batch: int = 32
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     kl: float = 1e-4
     save_minutes: float = 3.0
     sample_minutes: float = 5.0
