@@ -101,7 +101,7 @@ def evaluate_focus(config: EvaluateFocus, console: Console) -> dict:
         asked = pair_scenes(cast, config.prompts, config.seed + 1, styles)
         control = prompt_control(painters[0], asked, judge, config.seed)
         result["kinds"][kind] = {"scenes": config.scenes, "ways": ways, "control": control}
-    console.print(markdown(result))
+    console.print(markdown(result), soft_wrap=True)
     config.output.mkdir(parents=True, exist_ok=True)
     (config.output / "focus.json").write_text(json.dumps(result, indent=1) + "\n")
     (config.output / "focus.md").write_text(markdown(result))

@@ -23,7 +23,9 @@ STEPS, RATE, SMOOTHING = 30, 0.15, 2
 SHARPNESS = 3.0
 """Of the border between covered and not, per voxel."""
 REACH = 5.0
-"""Voxels from the surface within which samples are looked at."""
+"""Rays are looked at that come as near to the surface, in voxels, or as far below it."""
+WINDOW = 3.0
+"""Voxels below a ray's highest sample within which others may become the highest."""
 LARGEST = 64
 """Most voxels a side of the changes."""
 
@@ -82,8 +84,8 @@ def _evidence(volume: Volume, cameras: Cameras, border: float, slope: float) -> 
         height = (sample(volume.logits, points)[0] - border) / slope
         none = height.new_zeros(SIZE * SIZE)
         wanted = none.index_add(0, ray, density * step) > math.log(2)
-        top = none.scatter_reduce(0, ray, height, "amax")
-        kept = (height > -REACH) & (top[ray] < REACH)
+        top = (none - math.inf).scatter_reduce(0, ray, height, "amax")[ray]
+        kept = (top.abs() < REACH) & (height > top - WINDOW)
         parts.append((points[kept], ray[kept] + view * SIZE * SIZE, height[kept], wanted))
     return Evidence(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

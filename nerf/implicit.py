@@ -66,7 +66,7 @@ class ImplicitField(nn.Module):
         last = self.density[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            last.bias -= self.settings.growth_drop
+            last.bias.sub_(self.settings.growth_drop)
         return finer
 
     def clamp(self) -> None:

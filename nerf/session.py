@@ -9,7 +9,7 @@ import tyro
 Unprefixed = tyro.conf.arg(prefix_name=False)
 """The flag is --resume, not --session.resume."""
 EXTRAS = {"viewer": "viser", "tensorboard": "tensorboard"}
-"""Setting -> the package that it needs; the extra to install has the setting's name."""
+"""Setting -> the package that it needs, which the extra "live" installs."""
 
 
 @dataclass(frozen=True)
@@ -47,5 +47,5 @@ def check_session(settings: SessionSettings) -> None:
         if getattr(settings, name) and importlib.util.find_spec(package) is None:
             raise ValueError(
                 f"{name} needs the package {package}, which is not installed. Install it with "
-                f'pip install "alphaclip-gen[{name}]", or leave --{name} out.'
+                'pip install "alphaclip-gen[live]", or leave --{name} out.'
             )

@@ -176,7 +176,9 @@ def test_two_regions_score_both(scenes):
 
 
 def test_missing_artwork_is_said_clearly(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no artwork.safetensors in .* python -m .*mini.artwork"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no artwork.safetensors in .* python -m .*mini.artwork"
+    ):
         read_cast(tmp_path)
 
 

@@ -232,7 +232,7 @@ def test_a_missing_viewer_is_found_before_the_work(tmp_path, monkeypatch, capsys
     monkeypatch.setattr("session.importlib.util.find_spec", lambda name: None)
     command = ["--prompt", "a red stick", "--output", str(tmp_path / "out"), "--viewer"]
     assert optimize.main(command) == 2
-    assert 'pip install "alphaclip-gen[viewer]"' in capsys.readouterr().err
+    assert 'pip install "alphaclip-gen[live]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

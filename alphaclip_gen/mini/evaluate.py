@@ -63,7 +63,7 @@ def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
     console.print(_table(result))
     try:
         result["emoji"] = emoji_figures(encoder, config)
-        console.print(emoji_markdown(result["emoji"]))
+        console.print(emoji_markdown(result["emoji"]), soft_wrap=True)
     except FileNotFoundError as missing:
         console.print(f"Emoji are left out. {missing}")
     if config.output:
@@ -87,9 +87,7 @@ def emoji_figures(encoder: RegionEncoder, config: EvaluateMini) -> dict:
     return found
 
 
-def region_accuracy(
-    encoder: RegionEncoder, scenes: Scenes, texts: list[str] | None = None
-) -> dict:
+def region_accuracy(encoder: RegionEncoder, scenes: Scenes, texts: list[str] | None = None) -> dict:
     """Top-1 of every visible object among captions: with its alpha, and with all ones.
 
     Args:
