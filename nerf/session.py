@@ -47,5 +47,5 @@ def check_session(settings: SessionSettings) -> None:
         if getattr(settings, name) and importlib.util.find_spec(package) is None:
             raise ValueError(
                 f"{name} needs the package {package}, which is not installed. Install it with "
-                'pip install "alphaclip-gen[live]", or leave --{name} out.'
+                f'pip install "alphaclip-gen[live]", or leave --{name} out.'
             )
