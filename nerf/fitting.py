@@ -22,9 +22,9 @@ from silhouettes import SIZE, looks
 STEPS, RATE, SMOOTHING = 30, 0.15, 2
 SHARPNESS = 3.0
 """Of the border between covered and not, per voxel."""
-REACH = 5.0
-"""Rays are looked at that come as near to the surface, in voxels, or as far below it."""
-WINDOW = 3.0
+REACH = 3.0
+"""Voxels; rays whose highest sample is farther above or below the surface are not in doubt."""
+WINDOW = 2.0
 """Voxels below a ray's highest sample within which others may become the highest."""
 LARGEST = 64
 """Most voxels a side of the changes."""
@@ -77,7 +77,7 @@ def surface_slope(height: Float[Tensor, "depth height width"]) -> float:
 
 @torch.no_grad()
 def _evidence(volume: Volume, cameras: Cameras, border: float, slope: float) -> Evidence:
-    """What every view shows of the surface; rays that are surely covered are left out."""
+    """What every view shows of the surface; rays that are not in doubt are left out."""
     parts = []
     for view, (samples, density, step) in enumerate(looks(volume, cameras)):
         points, ray, _ = samples

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RESULT = "result.json"
-PACKAGES = ("alphaclip-gen", "torch", "transformers", "numpy", "scikit-image", "trimesh")
+PACKAGES = (
+    *("alphaclip-gen", "torch", "transformers", "numpy"),
+    *("scikit-image", "trimesh", "fast-simplification", "xatlas"),
+)
 
 
 def slug(prompt: str) -> str:

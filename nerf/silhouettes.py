@@ -89,9 +89,9 @@ def best_level(found: Scan) -> float:
     strongest = found.strongest()
     wanted = found.outline(0.5 if strongest > 0.5 else strongest / 2).flatten()[order]
     both = wanted.cumsum(dim=0)
-    overlap = both / (wanted.sum() + (~wanted).cumsum(dim=0))
+    agreement = both / (wanted.sum() + (~wanted).cumsum(dim=0))
     following = torch.cat([densest[1:], densest.new_zeros(1)])
-    best = int(torch.where(densest > following, overlap, -1.0).argmax())
+    best = int(torch.where(densest > following, agreement, -1.0).argmax())
     return min(float(densest[best] + following[best]) / 2, 0.95 * float(densest[0]))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from colors import as_bytes, vertex_colors
+from colors import as_bytes
 from field import Volume
 from painting import on_faces, surface_colors
 from rasterize import covered
@@ -33,7 +33,7 @@ def baked(mesh: trimesh.Trimesh, volume: Volume, size: int) -> tuple[trimesh.Tri
     """The mesh, cut open along the seams of its texture, and the texture.
 
     Args:
-        mesh: with normals and colors at its vertices, as `extract` makes it.
+        mesh: with normals at its vertices, as `extract` makes it.
         volume: the field it comes from.
         size: side of the picture in texels.
     """
@@ -73,8 +73,6 @@ def unfolded(mesh: trimesh.Trimesh, size: int) -> tuple[trimesh.Trimesh, np.ndar
         vertex_normals=mesh.vertex_normals[origin],
         process=False,
     )
-    colors = as_bytes(vertex_colors(mesh))[origin]
-    cut.visual = trimesh.visual.ColorVisuals(cut, vertex_colors=colors)
     return cut, uv.astype(np.float64)
 
 

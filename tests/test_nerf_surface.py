@@ -1,11 +1,14 @@
 """Meshes: a ball comes out as a ball, upright, closed, alone, at any number of faces."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from blobs import Proportion, blob_logits
 from field import FieldSettings, Volume, VoxelField
+from silhouettes import silhouette_iou
 from surface import decimated, extract, isosurface, largest_parts, without_floaters
 
 SETTINGS = FieldSettings(density_sizes=(40,), color_sizes=(4,), smoothing=0, mirror="none")
@@ -33,6 +36,17 @@ def test_a_ball_is_a_watertight_ball_of_the_right_size() -> None:
     radius = np.linalg.norm(mesh.vertices, axis=1)
     assert radius.mean() == pytest.approx(0.5, abs=0.02) and radius.std() < 0.01
     assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.5**3, rel=0.1)  # outward, so positive
+
+
+def test_a_field_of_unbounded_density_has_a_surface_too() -> None:
+    """Softplus, 40 times as dense inside as where it turns opaque."""
+    plain = volume_of(ball())
+    volume = dataclasses.replace(plain, activation="softplus", max_density=20.0)
+    assert float(volume.density().max()) > 1500
+    mesh = extract(volume)
+    assert mesh.is_watertight
+    assert np.linalg.norm(mesh.vertices, axis=1).mean() == pytest.approx(0.5, abs=0.03)
+    assert silhouette_iou(mesh, volume) > 0.98
 
 
 def test_axes_are_kept() -> None:
