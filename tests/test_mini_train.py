@@ -11,9 +11,9 @@ from tiny_cast import STYLES, tiny_cast
 from alphaclip_gen.mini import train
 from alphaclip_gen.mini.concepts import vocabulary
 from alphaclip_gen.mini.emoji_world import Mix, render_world
-from alphaclip_gen.mini.examples import make_examples
+from alphaclip_gen.mini.examples import make_examples, shown, thinned
 from alphaclip_gen.mini.model import new_model, new_tokenizer, plane_waves
-from alphaclip_gen.mini.objective import Learner, contrast, graded_loss, perturb
+from alphaclip_gen.mini.objective import Learner, contrast, embed_pictures, graded_loss, perturb
 from alphaclip_gen.mini.train import Config, lesson, main, new_optimizers
 
 
@@ -50,6 +50,38 @@ def test_graded_loss_is_cross_entropy_and_leaves_rows_of_zero_out():
     expected = torch.nn.functional.cross_entropy(logits[:2], target[:2])
     torch.testing.assert_close(graded_loss(logits, target), expected)
     assert graded_loss(logits, torch.zeros(3, 3)) == 0
+
+
+def test_a_thinned_example_keeps_the_patches_of_its_region(task):
+    _, _, examples = task
+    thin = thinned(examples, 32, torch.Generator().manual_seed(0))
+    assert thin.patches.shape == (len(examples.image), 32)
+    assert all(len(row.unique()) == 32 for row in thin.patches)
+    inside = torch.nn.functional.max_pool2d(examples.alpha, 8).flatten(1) > 0.1
+    kept = inside.gather(1, thin.patches).sum(1)
+    assert torch.equal(kept, inside.sum(1).clamp(max=32)) and (inside.sum(1) < 32).any()
+    torch.testing.assert_close(thin.cover[3, 5], examples.cover[3, thin.patches[3, 5]])
+
+
+@torch.no_grad()
+def test_the_tower_sees_just_the_kept_patches(task):
+    learner, _, examples = task
+    thin = thinned(examples, 32, torch.Generator().manual_seed(0))
+    shuffled = dataclasses.replace(
+        examples, patches=torch.arange(64).flip(0).expand(len(examples.image), -1)
+    )
+    whole, tokens = embed_pictures(learner.model, examples)
+    torch.testing.assert_close(embed_pictures(learner.model, shuffled)[0], whole, atol=2e-2, rtol=0)
+    torch.testing.assert_close(
+        embed_pictures(learner.model, shuffled)[1][:, 1:].flip(1), tokens[:, 1:], atol=0.2, rtol=0
+    )
+    seen = torch.zeros(len(thin.image), 64).scatter(1, thin.patches, 1.0)
+    hidden = torch.nn.functional.interpolate(seen.view(-1, 1, 8, 8), scale_factor=8) == 0
+    altered = dataclasses.replace(thin, image=torch.where(hidden, 0.0, thin.image))
+    torch.testing.assert_close(
+        embed_pictures(learner.model, altered)[0], embed_pictures(learner.model, thin)[0]
+    )
+    assert shown(tokens, thin.patches).shape == (len(thin.image), 32, tokens.shape[2])
 
 
 def test_the_adversary_stays_in_its_ball_and_raises_the_loss(task):

@@ -1,7 +1,7 @@
 """Regions with what they should be called: what a training step learns from, made from scenes."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ class Examples:
         colors: the same of each color alone.
         scene_captions: what the remaining examples should be called.
         cover: how much of every example's patches each concept covers.
+        patches: the patches that the tower is shown, the same as those of `cover`; None for all.
     """
 
     image: Float[Tensor, "examples 3 height width"]
@@ -35,6 +36,7 @@ class Examples:
     colors: Float[Tensor, "single colors"]
     scene_captions: list[str]
     cover: Float[Tensor, "examples patches concepts"]
+    patches: Int[Tensor, "examples patches"] | None = None
 
     @property
     def concepts(self) -> Float[Tensor, "single concepts"]:
@@ -74,6 +76,25 @@ def make_examples(
         scene_captions=sayings,
         cover=_cover(scenes)[torch.cat([every, rows])],
     )
+
+
+def thinned(examples: Examples, keep: int, generator: torch.Generator) -> Examples:
+    """The examples with so many patches each: those of the region first, then random ones.
+
+    Half the patches are half the time of a step (FLIP, Li et al. 2022, arXiv 2212.00794).
+    """
+    side = round(examples.cover.shape[1] ** 0.5)
+    inside = F.adaptive_max_pool2d(examples.alpha, side).flatten(1) > 0.1
+    draw = torch.rand(inside.shape, generator=generator)
+    patches = (inside + draw).topk(keep, dim=1).indices
+    return replace(examples, cover=shown(examples.cover, patches), patches=patches)
+
+
+def shown(
+    tokens: Float[Tensor, "examples all channels"], patches: Int[Tensor, "examples patches"]
+) -> Float[Tensor, "examples patches channels"]:
+    """The tokens of those patches."""
+    return tokens.gather(1, patches[..., None].expand(-1, -1, tokens.shape[2]))
 
 
 def _several(

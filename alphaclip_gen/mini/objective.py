@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..vision import AlphaCLIPModel, pixel_values
 from .captions import COLORS, SHAPES, say
 from .concepts import NAMES, say_all
-from .examples import Examples
+from .examples import Examples, shown
 
 
 class Learner(torch.nn.Module):
@@ -39,7 +39,7 @@ def contrast(
     wordings += [say(rng, color=color) for color in COLORS]
     model = learner.model
     text = embed_texts(model, tokenizer, [*wordings, *examples.scene_captions])
-    picture, tokens = embed_pictures(model, examples.image, examples.alpha)
+    picture, tokens = embed_pictures(model, examples)
     logits = model.logit_scale.exp() * picture @ text.T
 
     single, pairs = len(examples.captions), len(captions)
@@ -88,12 +88,17 @@ def _unit(tensor: Tensor) -> Tensor:
     return F.normalize(tensor.flatten(1), dim=1).view_as(tensor)
 
 
-def embed_pictures(model: AlphaCLIPModel, image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit embeddings of pictures of the tower's size, and their normalized tokens; bfloat16."""
-    with torch.autocast(image.device.type, torch.bfloat16):
-        output = model.get_image_features(pixel_values(image, alpha))
-        tokens = model.vision_model.post_layernorm(output.last_hidden_state)
-    return F.normalize(output.pooler_output.float(), dim=-1), tokens.float()
+def embed_pictures(model: AlphaCLIPModel, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Unit embeddings of the examples' regions, and normalized tokens; bfloat16."""
+    vision = model.vision_model
+    with torch.autocast(examples.image.device.type, torch.bfloat16):
+        tokens = vision.embeddings(pixel_values(examples.image, examples.alpha))
+        if examples.patches is not None:
+            tokens = torch.cat([tokens[:, :1], shown(tokens[:, 1:], examples.patches)], dim=1)
+        output = vision.encoder(inputs_embeds=vision.pre_layrnorm(tokens))
+        tokens = vision.post_layernorm(output.last_hidden_state)
+        embedding = model.visual_projection(tokens[:, 0])
+    return F.normalize(embedding.float(), dim=-1), tokens.float()
 
 
 def embed_texts(

@@ -26,7 +26,7 @@ from ..vision import AlphaCLIPModel
 from .concepts import all_captions
 from .emoji_world import HELD_OUT, SEEN, Cast, Mix, load_cast, render_world
 from .evaluate import region_accuracy
-from .examples import make_examples
+from .examples import make_examples, thinned
 from .model import new_model, new_tokenizer
 from .objective import Learner, contrast, perturb
 from .runs import (
@@ -60,6 +60,7 @@ class Config:
         seed: decides weights, scenes and captions.
         steps: optimizer steps.
         adversarial_steps: how many of them, at the end, see perturbed pictures.
+        thin: fraction of the steps, from the start, in which the tower is shown half the patches.
         radius: largest perturbation, as the L2 norm over a picture's pixels in [0, 1].
         examples: about how many regions a step; every visible subject of a scene is one.
         ease: fraction of the steps over which scenes go from one plain solid each to the full mix.
@@ -72,8 +73,9 @@ class Config:
     artwork: Path = Path("runs/artwork")
     start: Path | None = None
     seed: int = 0
-    steps: int = 6000
-    adversarial_steps: int = 300
+    steps: int = 4400
+    adversarial_steps: int = 200
+    thin: float = 0.85
     radius: float = 1.5
     examples: int = 150
     ease: float = 0.3
@@ -141,6 +143,8 @@ def train_step(
     count = round(config.examples / (0.82 * (1 + most) / 2 if most > 1 else 1))
     scenes = render_world(cast, count, generator, mix)
     examples = make_examples(scenes, generator, rng, loose)
+    if step < config.thin * config.steps:
+        examples = thinned(examples, examples.cover.shape[1] // 2, generator)
     rendered = time.monotonic()
     if step >= config.steps - config.adversarial_steps:
         wording = random.Random(rng.random())
@@ -171,7 +175,7 @@ def lesson(progress: float) -> tuple[Mix, float]:
 
     From one plain solid at 0 through crowds of rough ones to the full mix with emoji at 1.
     """
-    full, share = Mix(solids=0.25), min(max((progress - 0.4) / 0.4, 0), 1)
+    full, share = Mix(solids=0.4), min(max((progress - 0.4) / 0.4, 0), 1)
     most = 1 + sum(progress >= start for start in (0.35, 0.5, 0.65))
     named = 1 - (1 - full.solid.named) * share
     solid = Style(named=named, blended=full.solid.blended * share, rough=full.solid.rough * share)
