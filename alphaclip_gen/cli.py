@@ -162,6 +162,8 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
     from .conversion import Convert, convert_command
     from .demo import Demo, demo
     from .evaluate_3d import EvaluateTextTo3D, run
+    from .evaluate_focus import EvaluateFocus, evaluate_focus
+    from .focus_grid import FocusGrid, focus_grid
     from .mini.evaluate import EvaluateMini, evaluate_mini
 
     programs: dict[type, Callable[[Any, Console], object]] = {
@@ -169,18 +171,23 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
         Demo: demo,
         Convert: convert_command,
         Bench: bench,
+        FocusGrid: focus_grid,
+        EvaluateFocus: evaluate_focus,
         EvaluateMini: evaluate_mini,
         EvaluateTextTo3D: lambda config, console: run(config),
     }
     named = tyro.conf.subcommand
     evaluations = (
-        Annotated[EvaluateMini, named("mini")] | Annotated[EvaluateTextTo3D, named("text-to-3d")]
+        Annotated[EvaluateMini, named("mini")]
+        | Annotated[EvaluateFocus, named("focus")]
+        | Annotated[EvaluateTextTo3D, named("text-to-3d")]
     )
     commands = (
         Annotated[Score, named("score")]
         | Annotated[Demo, named("demo")]
         | Annotated[Convert, named("convert")]
         | Annotated[Bench, named("bench")]
+        | Annotated[FocusGrid, named("grid")]
         | Annotated[evaluations, named("evaluate", description="Measure against held-out data.")]
     )
     config = tyro.cli(commands, args=arguments, prog="alphaclip-gen", description=__doc__)

@@ -96,6 +96,14 @@ def test_evaluate_mini_writes_what_it_prints(tmp_path, capsys):
     assert "| all-one alpha |" in (tmp_path / "mini.md").read_text()
 
 
+@pytest.mark.parametrize("command", [["evaluate", "focus"], ["grid"]])
+def test_measuring_and_drawing_the_focus_say_what_is_missing(tmp_path, capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--artwork", str(tmp_path), "--generator", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "there is no " in capsys.readouterr().err
+
+
 # Pictures
 
 
