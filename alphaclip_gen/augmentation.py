@@ -35,19 +35,19 @@ def harden(
 
 def augment(
     color: Float[Tensor, "batch 3 height width"],
-    opacity: Float[Tensor, "batch 1 height width"],
+    opacity: Float[Tensor, "batch layers height width"],
     generator: torch.Generator | None = None,
     strength: float = 1.0,
     shift: float = 0.1,
     zoom: float = 0.15,
     rotation: float = 8.0,
     perspective: float = 0.1,
-) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 1 height width"]]:
+) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch layers height width"]]:
     """Color and opacity under one random homography each, zero outside; differentiable in both.
 
     Args:
         color: premultiplied by opacity.
-        opacity: in [0, 1].
+        opacity: in [0, 1]; further layers, as of parts, go along.
         generator: of the random numbers.
         strength: multiplies the four ranges below; 0 leaves the pictures as they are.
         shift: largest shift, as a fraction of the picture's half side.
@@ -68,10 +68,10 @@ def augment(
 
 def cut_out(
     color: Float[Tensor, "batch 3 height width"],
-    opacity: Float[Tensor, "batch 1 height width"],
+    opacity: Float[Tensor, "batch layers height width"],
     generator: torch.Generator | None = None,
     side: float = 0.5,
-) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch 1 height width"]]:
+) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch layers height width"]]:
     """Color and opacity without one random rectangle each: there the background shows.
 
     The rectangle has `side` of the picture's height and width; its center is anywhere in the

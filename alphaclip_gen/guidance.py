@@ -129,9 +129,17 @@ class Guidance:
         """Loss of the pictures; gradients flow to `image` and, where given, to `alpha`."""
         return self.loss_of(self.encoder.embed(image, alpha))
 
-    def loss_of(self, embedding: Float[Tensor, "batch channels"]) -> Float[Tensor, ""]:
-        """Loss of pictures that are already embedded."""
-        target, negatives = self.embeddings[:1], self.embeddings[1:]
+    def loss_of(
+        self,
+        embedding: Float[Tensor, "batch channels"],
+        target: Float[Tensor, "#batch channels"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Loss of pictures that are already embedded.
+
+        `target` stands for the prompt's embedding where it is given, as for the view from behind.
+        """
+        target = self.embeddings[:1] if target is None else target
+        negatives = self.embeddings[1:]
         if self.loss == "cosine":
             return cosine_loss(embedding, target)
         if self.loss == "spherical":

@@ -1,5 +1,6 @@
 """Simple solids to begin with, as grids of logits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grids import vertices
+
+SLOPE = 12.0
+"""By how much density logits fall a unit of length across a surface, to begin with."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,17 @@ class Proportion:
 
 
 def blob_logits(
-    proportion: Proportion, size: int, slope: float = 12.0
+    proportion: Proportion,
+    size: int,
+    slope: float = SLOPE,
+    center: Sequence[float] = (0.0, 0.0, 0.0),
+    scale: float = 1.0,
 ) -> Float[Tensor, "1 1 size size size"]:
-    """Density logits of a blob: 0 on its surface, falling by about `slope` a unit of length."""
-    x, y, z = vertices(size).unbind(dim=-1)
+    """Density logits of a blob: 0 on its surface, falling by about `slope` a unit of length.
+
+    It is `scale` times as large as its proportion says, around `center`.
+    """
+    x, y, z = ((vertices(size) - torch.tensor(center)) / scale).unbind(dim=-1)
     widening = 1 - proportion.taper * (y / proportion.height).clamp(-1, 1)
     across = [x / (proportion.width * widening), z / (proportion.depth * widening)]
     smallest = min(proportion.width, proportion.height, proportion.depth)
@@ -39,4 +50,4 @@ def blob_logits(
         smallest = min(proportion.height, rim * proportion.width, rim * proportion.depth)
     scaled = [part.abs() + 1e-6 for part in (*across, y / proportion.height)]
     radius = sum(s**proportion.roundness for s in scaled) ** (1 / proportion.roundness)
-    return (slope * smallest * (1 - radius)).view(1, 1, size, size, size)
+    return (slope * scale * smallest * (1 - radius)).view(1, 1, size, size, size)

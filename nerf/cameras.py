@@ -78,6 +78,11 @@ def random_views(
     )
 
 
+def azimuths(cameras: Cameras) -> Float[Tensor, " views"]:
+    """Degrees in (-180, 180] around the vertical at which each camera stands, 0 in front."""
+    return torch.atan2(cameras.position[:, 0], cameras.position[:, 2]).rad2deg()
+
+
 def rays(cameras: Cameras, size: int) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
     """Origins and unit directions of every pixel's center, in order view, row, column."""
     reach = math.tan(math.radians(cameras.field_of_view) / 2)

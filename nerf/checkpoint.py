@@ -16,7 +16,6 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from blobs import Proportion
 from outputs import write
 from warm_start import Start
 
@@ -86,9 +85,8 @@ def unpack(data: bytes) -> Checkpoint:
         raise ValueError(f"{FILE} can't be read: {_first_line(error)}. {remedy}") from error
     if edition != EDITION:
         raise ValueError(f"{FILE} is of edition {edition}; expected {EDITION}. {remedy}")
-    start = content.pop("start")
-    proportion = Proportion(**start.pop("proportion"))
-    return Checkpoint(**content, start=Start(proportion=proportion, **start))
+    start = Start.from_dict(content.pop("start"))
+    return Checkpoint(**content, start=start)
 
 
 def read(folder: Path, settings: dict) -> bytes | None:

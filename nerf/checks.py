@@ -1,23 +1,22 @@
 """Settings that can't be used, found before the work begins and named with the remedy."""
 
+import math
 from collections.abc import Sequence
 from typing import get_args
 
 import torch
 
 from looks import AlphaMode
+from parts import parse_part
 from results import check_files
+from scene import check_start, open_scene
 from session import check_session
 from settings import Config, TowerSettings, parse_guide
 
 
 def check(config: Config) -> None:
     """Nothing; raises ValueError for a setting that can't be used."""
-    if (config.prompt is None) == (config.prompts is None):
-        given = "neither" if config.prompt is None else "both"
-        raise ValueError(f"prompt and prompts: got {given}; expected one of the two.")
-    if config.prompt is not None and not config.prompt.strip():
-        raise ValueError('prompt is empty; expected a description such as "a red cone".')
+    _check_texts(config)
     least = {"steps": 1, "views": 1, "split_views": 1, "resolution": 16, "seed": 0}
     for name, lowest in least.items():
         if getattr(config, name) < lowest:
@@ -37,6 +36,43 @@ def check(config: Config) -> None:
     _check_device(config.device, config.tower.precision)
     check_session(config.session)
     check_files(config.mesh, config.pictures)
+    check_start(config)
+    open_scene(config, torch.device("cpu"))
+
+
+def _check_texts(config: Config) -> None:
+    parts = [parse_part(text) for text in config.parts]
+    if config.prompt is not None and config.prompts is not None:
+        raise ValueError("prompt and prompts: got both; expected one of the two.")
+    if config.prompt is None and config.prompts is None and not parts:
+        raise ValueError("prompt and prompts: got neither; expected one of the two, or a part.")
+    if config.prompt is not None and not config.prompt.strip():
+        raise ValueError('prompt is empty; expected a description such as "a red cone".')
+    if not 0 < config.prompt_weight < math.inf:
+        raise ValueError(
+            f"prompt_weight is {config.prompt_weight}; expected a finite number above 0. Leave the "
+            "prompt out to be guided by parts alone."
+        )
+    if any(not text.strip() for text in config.avoid):
+        raise ValueError('avoid has an empty text; expected a description such as "a blue ball".')
+    if config.view_prompts:
+        _check_view_prompts(config)
+    if parts and config.alpha == "ones":
+        raise ValueError(
+            "part needs a tower that is told where to attend, but alpha is 'ones'; expected "
+            "--alpha opacity or hard, or no part."
+        )
+
+
+def _check_view_prompts(config: Config) -> None:
+    texts = config.view_prompts
+    if len(texts) < 2 or not all("{}" in text for text in texts):
+        raise ValueError(
+            f"view_prompts is {texts}; expected 2 texts or more, each with {{}} for the prompt, as "
+            'in "{}, front view" "{}, side view" "{}, back view" "{}, side view".'
+        )
+    if config.prompt is None and config.prompts is None:
+        raise ValueError("view_prompts need a prompt for the whole; expected --prompt.")
 
 
 def _check_field(config: Config) -> None:

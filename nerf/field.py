@@ -45,7 +45,7 @@ class FieldSettings:
     smoothing: int = 2
     """Passes of the (1, 2, 1) filter over the density logits, each along every axis."""
     mirror: Mirror = "xz"
-    """Mirror symmetry: none, left-right ("x"), or left-right and front-back ("xz")."""
+    """Mirror symmetry: none, left-right ("x"), front-back ("z"), or both ("xz")."""
     activation: Activation = "sigmoid"
     max_density: float = 30.0
     """Per unit length: the largest with sigmoid, what softplus is multiplied by."""

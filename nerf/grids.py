@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-Mirror = Literal["none", "x", "xz"]
+Mirror = Literal["none", "x", "z", "xz"]
 
 
 def sample(

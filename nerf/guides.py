@@ -14,8 +14,28 @@ from alphaclip_gen import RegionEncoder, preprocess
 from alphaclip_gen.guidance import Encoder, Guidance
 from alphaclip_gen.mini.captions import all_captions
 from looks import AlphaMode, alpha_of
+from parts import parse_part
 from schedule import stage
-from settings import Config, GuideSettings, TowerSettings, parse_guide
+from settings import Config, GuideSettings, TowerSettings, parse_guide, title
+
+LEAST = 0.003
+"""Mean opacity of a part below which a picture is not shown for it: 12 pixels of 64 x 64."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A text that some of the pictures are shown for: the prompt, or a part's."""
+
+    guide: Guidance
+    weight: float = 1.0
+    part: str = ""
+    """The part's text; none for the prompt."""
+    around: Float[Tensor, "directions channels"] | None = None
+    """What the prompt is from even directions, counterclockwise from the front."""
+
+    def target(self, azimuth: Tensor) -> Tensor | None:
+        """What pictures from azimuths in degrees should be like, if that depends on them."""
+        return None if self.around is None else between(self.around, azimuth)
 
 
 @dataclass(frozen=True)
@@ -24,11 +44,24 @@ class WeightedGuide:
 
     guide: Guidance
     settings: GuideSettings
+    aims: tuple[Aim, ...] = ()
+    """In the order of the pictures; the guide alone if there are none."""
 
     def weight(self, progress: float) -> float:
         """Its weight, 0 outside its window."""
         inside = self.settings.start <= progress <= self.settings.end
         return self.settings.weight if inside else 0.0
+
+    @property
+    def aimed(self) -> tuple[Aim, ...]:
+        """The aims, one at least."""
+        return self.aims or (Aim(self.guide),)
+
+    @property
+    def names(self) -> list[str]:
+        """What the aims' losses are called: by the model, and by the part."""
+        model = self.settings.name
+        return [f"{model}: {aim.part}" if aim.part else model for aim in self.aimed]
 
 
 @dataclass(frozen=True)
@@ -61,18 +94,42 @@ def load_encoders(config: Config) -> tuple[RegionEncoder, ...]:
 
 
 def make_guides(config: Config, encoders: Sequence[Encoder]) -> tuple[WeightedGuide, ...]:
-    """One guide of the settings' prompt for each tower; mini's world is the negatives of mini."""
+    """One guide of the settings' prompt for each tower; mini's world is the negatives of mini.
+
+    Without a prompt, the guide is of all parts' texts, and only the parts are aimed at.
+    """
     return tuple(
-        WeightedGuide(_guide(config, encoder, settings.model), settings)
+        _guide(config, encoder, settings)
         for encoder, settings in zip(encoders, map(parse_guide, config.guidance), strict=True)
     )
 
 
-def _guide(config: Config, encoder: Encoder, model: str) -> Guidance:
-    negatives = config.negatives or (all_captions() if model == "mini" else ())
-    return Guidance(
-        encoder, config.prompt or "", negatives, config.loss, cosine_weight=config.cosine_weight
-    )
+def _guide(config: Config, encoder: Encoder, settings: GuideSettings) -> WeightedGuide:
+    known = config.negatives or (all_captions() if settings.model == "mini" else ())
+
+    def guide(text: str, avoid: Sequence[str] = ()) -> Guidance:
+        negatives = tuple(dict.fromkeys((*known, *config.avoid, *avoid)))
+        return Guidance(encoder, text, negatives, config.loss, cosine_weight=config.cosine_weight)
+
+    parts = [parse_part(text) for text in config.parts]
+    aims = [Aim(guide(part.text, part.avoid), part.weight, part.text) for part in parts]
+    if config.prompt is None and parts:
+        return WeightedGuide(guide(title(config)), settings, tuple(aims))
+    whole = guide(config.prompt or "")
+    around = None
+    if config.view_prompts:
+        texts = [text.replace("{}", whole.prompt) for text in config.view_prompts]
+        around = encoder.embed_texts(texts)
+    return WeightedGuide(whole, settings, (Aim(whole, config.prompt_weight, around=around), *aims))
+
+
+def between(
+    around: Float[Tensor, "directions channels"], azimuth: Float[Tensor, " views"]
+) -> Float[Tensor, "views channels"]:
+    """Unit embeddings, mixed of the two directions next to each azimuth (degrees, 0 in front)."""
+    place = azimuth.to(around).remainder(360) * (len(around) / 360)
+    before, way = place.floor().long() % len(around), place.frac()[:, None]
+    return F.normalize(torch.lerp(around[before], around[(before + 1) % len(around)], way), dim=1)
 
 
 def pull(
@@ -82,50 +139,70 @@ def pull(
     alpha: AlphaMode,
     tower: TowerSettings,
     progress: float,
+    azimuth: Float[Tensor, " batch"] | None = None,
 ) -> Pull:
     """Losses, score and gradients of all guides that count at this moment of the run.
 
-    Pictures pass through the towers in batches, so memory does not grow with their number.
+    Pictures pass through the towers in batches, so memory does not grow with their number. Where
+    there are several aims, as many pictures of each come one after the other, for the first aim
+    first; pictures that hardly show their part are left out.
     """
-    parts = [
-        _pull_of_batch(guides, some, its_opacity, alpha, tower, progress, len(image))
-        for some, its_opacity in zip(
-            image.split(tower.batch), opacity.split(tower.batch), strict=True
-        )
-    ]
-    losses = {name: sum(part.losses[name] for part in parts) for name in parts[0].losses}
-    return Pull(
-        losses,
-        sum(part.score for part in parts),
-        torch.cat([part.in_image for part in parts]),
-        torch.cat([part.in_alpha for part in parts]),
-    )
+    azimuth = image.new_zeros(len(image)) if azimuth is None else azimuth
+    losses = {name: 0.0 for one in guides if one.weight(progress) for name in one.names}
+    scores: list[float] = []
+    in_image, in_alpha = torch.zeros_like(image), torch.zeros_like(opacity)
+    for one in guides:
+        if one.weight(progress) == 0:
+            continue
+        count = len(image) // len(one.aimed)
+        seen = _seen(one, opacity)
+        score = 0.0
+        for rows in seen.split(tower.batch):
+            part = _pull_of_batch(
+                one, image[rows], opacity[rows], alpha, tower, progress, azimuth[rows],
+                rows // count, count,
+            )  # fmt: skip
+            for name, loss in part.losses.items():
+                losses[name] += loss
+            score += part.score * len(rows) / len(seen)
+            in_image[rows] += part.in_image
+            in_alpha[rows] += part.in_alpha
+        scores.append(score)
+    return Pull(losses, scores[0], in_image, in_alpha)
+
+
+def _seen(one: WeightedGuide, opacity: Float[Tensor, "batch 1 height width"]) -> Tensor:
+    """Indices of the pictures to show: all of the whole, those of a part that show enough of it."""
+    least = torch.tensor([LEAST if aim.part else -1.0 for aim in one.aimed])
+    least = least.repeat_interleave(len(opacity) // len(one.aimed))
+    return torch.nonzero(opacity.mean(dim=(1, 2, 3)) > least.to(opacity))[:, 0]
 
 
 def _pull_of_batch(
-    guides: Sequence[WeightedGuide],
+    one: WeightedGuide,
     image: Tensor,
     opacity: Tensor,
     mode: AlphaMode,
     tower: TowerSettings,
     progress: float,
+    azimuth: Tensor,
+    aim_of: Tensor,
     count: int,
 ) -> Pull:
-    """The share that some of `count` pictures have in the losses, which are means."""
-    share = len(image) / count
+    """The share that some pictures have in the losses, which are means over `count` of each aim."""
     image, opacity = image.detach().requires_grad_(), opacity.detach().requires_grad_()
-    total, losses, scores = image.new_zeros(()), dict[str, float](), list[float]()
-    for one in guides:
-        weight = one.weight(progress)
-        if weight == 0:
-            continue
-        embedding = embed(one.guide.encoder, image, alpha_of(mode, opacity), tower, progress)
-        loss = share * weight * one.guide.loss_of(embedding)
+    embedding = embed(one.guide.encoder, image, alpha_of(mode, opacity), tower, progress)
+    total, losses, score = embedding.new_zeros(()), dict.fromkeys(one.names, 0.0), 0.0
+    for index in aim_of.unique().tolist():
+        aim, mine = one.aimed[index], aim_of == index
+        found = embedding[mine]
+        weight = one.weight(progress) * aim.weight * len(found) / count
+        loss = weight * aim.guide.loss_of(found, aim.target(azimuth[mine]))
         total = total + loss
-        losses[one.settings.name] = losses.get(one.settings.name, 0.0) + loss.item()
-        scores.append(share * one.guide.score_of(embedding).mean().item())
+        losses[one.names[index]] += loss.item()
+        score += aim.guide.score_of(found).sum().item() / len(image)
     gradients = torch.autograd.grad(total, [image, opacity], materialize_grads=True)
-    return Pull(losses, scores[0], *gradients)
+    return Pull(losses, score, *gradients)
 
 
 def embed(

@@ -42,16 +42,18 @@ class AugmentSettings:
 
 def looks(
     color: Float[Tensor, "views 3 height width"],
-    opacity: Float[Tensor, "views 1 height width"],
+    opacity: Float[Tensor, "views layers height width"],
     settings: AugmentSettings,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "looks 3 height width"], Float[Tensor, "looks 1 height width"]]:
     """Pictures and opacities, `copies` of each view in turn; differentiable in both.
 
-    `color` is premultiplied by `opacity`. Backgrounds keep away from the object's mean color.
+    `color` is premultiplied by `opacity`. A second layer of `opacity` is the share of it that the
+    picture is about, and comes back instead. Backgrounds keep away from the object's mean color.
     """
     with torch.no_grad():
-        mean = (color.sum(dim=(0, 2, 3)) / opacity.sum().clamp(min=1e-6)).cpu()
+        whole = opacity[:, :1].sum()
+        mean = (color.sum(dim=(0, 2, 3)) / whole.clamp(min=1e-6)).cpu()
     if settings.copies > 1:
         color = color.repeat_interleave(settings.copies, dim=0)
         opacity = opacity.repeat_interleave(settings.copies, dim=0)
@@ -62,9 +64,9 @@ def looks(
     seen, alpha = cut_out(seen, alpha, generator, settings.cutout)
     size = color.shape[2], color.shape[3]
     background = random_backgrounds(len(color), size, generator, settings.background, mean)
-    image = composite(seen, alpha, background.to(color))
+    image = composite(seen, alpha[:, :1], background.to(color))
     image = jitter(image, generator, settings.brightness, settings.saturation, settings.contrast)
-    return image, alpha
+    return image, alpha[:, -1:]
 
 
 def alpha_of(

@@ -6,6 +6,7 @@ The state of a run is its field, optimizer, generator, step and start; all else 
 settings and the step.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adam import Field, grown, make_adam, set_rates, take_step
-from cameras import Cameras, random_views
+from blobs import Proportion
+from cameras import Cameras, azimuths, random_views
 from checkpoint import Checkpoint
-from field import Volume, blob_field, haze_field
-from guides import WeightedGuide, pull
+from field import Volume, haze_field
+from guides import Aim, WeightedGuide, pull
 from implicit import ImplicitField
 from looks import looks
 from losses import penalties
-from render import Rendering, occupancy, random_light, render, shaded
+from render import PartRendering, Rendering, occupancy, random_light, render_parts, shaded
+from scene import NOTHING, Scene, first_field, open_scene
 from schedule import stage
 from settings import Config
 from shares import WHOLE, Shares
@@ -65,11 +68,12 @@ class Progress:
     optimizer: torch.optim.Adam
     sharpness: float
     start: Start
+    scene: Scene = NOTHING
 
     @torch.no_grad()
     def volume(self) -> Volume:
         """The field of this moment, ready to render."""
-        return self.field.volume(self.sharpness)
+        return self.scene.held(self.field.volume(self.sharpness), self.sharpness)
 
 
 def optimize(
@@ -93,36 +97,56 @@ def optimize(
     Raises:
         FloatingPointError: a term of the loss or a gradient is not a number any more; the field is
             still as it was at the last progress.
+        ValueError, FileNotFoundError: a shape or the mesh to start from can't be used.
     """
-    if resumed is None:
-        with clock("warm start"):
-            start = best_start(
-                guides[0].guide, config.alpha, config.resolution, config.warm_start, config.field,
-                config.cameras, config.render, generator, clock.device,
-            )  # fmt: skip
-    else:
-        start = resumed.start
+    with clock("warm start"):
+        scene = open_scene(config, clock.device)
+        start = resumed.start if resumed else find_start(config, scene, guides[0], generator)
     first = resumed.step if resumed else 0
-    model, optimizer = begin(config, start, clock.device)
+    model, optimizer = begin(config, start, clock.device, scene)
     progress = _progress(config, max(first - 1, 0))
     if resumed:
         model = grown(model, optimizer, _sizes(config, progress), config.adam)
         resumed.restore(model, optimizer, generator)
     shares.agree(model.parameters())
     sharpness = config.field.sharpness(progress)
-    yield Progress(first, math.nan, math.nan, {}, model, optimizer, sharpness, start)
+    yield Progress(first, math.nan, math.nan, {}, model, optimizer, sharpness, start, scene)
     for step in range(first, config.steps):
         progress = _progress(config, step)
         with clock("rendering"):
             model = grown(model, optimizer, _sizes(config, progress), config.adam)
             set_rates(optimizer, config.adam, progress)
-        losses, score = _step(model, optimizer, guides, config, step, generator, clock, shares)
+        losses, score = _step(
+            model, optimizer, guides, config, scene, step, generator, clock, shares
+        )
         sharpness = config.field.sharpness(progress)
         loss = sum(losses.values())
-        yield Progress(step + 1, loss, score, losses, model, optimizer, sharpness, start)
+        yield Progress(step + 1, loss, score, losses, model, optimizer, sharpness, start, scene)
 
 
-def begin(config: Config, start: Start, device: torch.device) -> tuple[Field, torch.optim.Adam]:
+def find_start(
+    config: Config, scene: Scene, one: WeightedGuide, generator: torch.Generator
+) -> Start:
+    """The blob that each aim of a guide likes best; of a mesh, its mean color."""
+
+    def find(aim: Aim) -> Start:
+        return best_start(
+            aim.guide, config.alpha, config.resolution, config.warm_start, config.field,
+            config.cameras, config.render, generator, torch.device(config.device),
+        )  # fmt: skip
+
+    whole = next((aim for aim in one.aimed if not aim.part), None)
+    parts = () if config.start.repaint else tuple(find(aim) for aim in one.aimed if aim.part)
+    if scene.body is not None:
+        red, green, blue = scene.body.color.mean(dim=(0, 2, 3, 4)).tolist()
+        return Start(Proportion(), (red, green, blue), None, parts)
+    first = parts[0] if whole is None else find(whole)
+    return dataclasses.replace(first, parts=parts)
+
+
+def begin(
+    config: Config, start: Start, device: torch.device, scene: Scene = NOTHING
+) -> tuple[Field, torch.optim.Adam]:
     """The field that a run begins with, and its optimizer."""
     settings, color = config.field, torch.tensor(start.color, device=device)
     blob = start.proportion if settings.begin == "blob" else None
@@ -130,8 +154,10 @@ def begin(config: Config, start: Start, device: torch.device) -> tuple[Field, to
     if settings.kind == "implicit":
         weights = torch.Generator().manual_seed(config.seed)
         model = ImplicitField(settings, blob, color, weights)
+    elif blob is None:
+        model = haze_field(settings, device)
     else:
-        model = blob_field(blob, color, settings) if blob else haze_field(settings, device)
+        model = first_field(start, scene, settings, device)
     return model, make_adam(model, config.adam)
 
 
@@ -140,6 +166,7 @@ def _step(
     optimizer: torch.optim.Adam,
     guides: Sequence[WeightedGuide],
     config: Config,
+    scene: Scene,
     step: int,
     generator: torch.Generator,
     clock: Clock,
@@ -152,17 +179,20 @@ def _step(
     numbers = []
     for share, random in shares.parts(generator):
         with clock("rendering"):
-            volume = model.volume(config.field.sharpness(progress))
-            rendering, color = _pictures(volume, shares.of(cameras, share), config, random)
-            _check_finite({"rendering": rendering.opacity, "rendered color": color}, step)
+            sharpness = config.field.sharpness(progress)
+            volume = scene.held(model.volume(sharpness), sharpness)
+            mine = shares.of(cameras, share)
+            whole, parts, color, opacity = _pictures(volume, mine, config, scene, random)
+            _check_finite({"rendering": opacity, "rendered color": color}, step)
         with clock("CLIP"):
             said, score, gradients = guidance_gradient(
-                guides, color, rendering.opacity, config, progress, random
+                guides, color, opacity, config, progress, random, azimuths(mine)
             )
         with clock("rendering"):
-            terms = penalties(volume, rendering.opacity, config.losses, progress)
+            owned = list(zip((part.own for part in parts), scene.shares, strict=True))
+            terms = penalties(volume, whole.opacity, config.losses, progress, owned)
             total = torch.stack([*terms.values(), color.new_zeros(())]).sum()
-            torch.autograd.backward([color, rendering.opacity, total], [*gradients, None])
+            torch.autograd.backward([color, opacity, total], [*gradients, None])
         found = {name: term.item() for name, term in terms.items()}
         numbers.append({**said, **found, "score": score})
     with clock("rendering"):
@@ -177,32 +207,50 @@ def _step(
 
 
 def _pictures(
-    volume: Volume, cameras: Cameras, config: Config, generator: torch.Generator
-) -> tuple[Rendering, Tensor]:
-    """A rendering of the views, and its lit premultiplied color."""
+    volume: Volume, cameras: Cameras, config: Config, scene: Scene, generator: torch.Generator
+) -> tuple[Rendering, list[PartRendering], Tensor, Tensor]:
+    """Renderings of the views and of each part; the pictures of all aims, one after the other.
+
+    The pictures are lit premultiplied color, and the opacity; with parts, another layer of it is
+    what is attended to.
+    """
     light = config.render
     cameras = cameras.to(volume.logits.device)
     step = light.length(volume.logits.shape[-1])
     space = occupancy(volume.density(), step, light.threshold, light.margin, light.faint)
-    rendering = render(
-        volume, cameras, config.resolution, space, step, light.hidden_below, generator
+    whole, parts = render_parts(
+        volume, scene.shapes, cameras, config.resolution, space, step, light.hidden_below, generator
     )
-    return rendering, shaded(rendering, *random_light(cameras, light, generator))
+    lamps = random_light(cameras, light, generator)
+    if not parts:
+        return whole, parts, shaded(whole, *lamps), whole.opacity
+    aims = [PartRendering(whole, whole.opacity)] if scene.whole else []
+    aims += parts
+    color = torch.cat([shaded(aim.pictures, *lamps) for aim in aims])
+    layers = [torch.cat([aim.pictures.opacity, aim.own], dim=1) for aim in aims]
+    return whole, parts, color, torch.cat(layers)
 
 
 def guidance_gradient(
     guides: Sequence[WeightedGuide],
-    color: Float[Tensor, "views 3 height width"],
-    opacity: Float[Tensor, "views 1 height width"],
+    color: Float[Tensor, "pictures 3 height width"],
+    opacity: Float[Tensor, "pictures layers height width"],
     config: Config,
     progress: float,
     generator: torch.Generator,
+    azimuth: Float[Tensor, " views"] | None = None,
 ) -> tuple[dict[str, float], float, tuple[Tensor, Tensor]]:
-    """Losses by model, mean score, and the gradients in premultiplied color and in opacity."""
+    """Losses by model, mean score, and the gradients in premultiplied color and in opacity.
+
+    The pictures are all views for each aim of the guides in turn; `opacity` as `looks` takes it.
+    """
     color = color.detach().requires_grad_()
     opacity = opacity.detach().requires_grad_()
     image, alpha = looks(color, opacity, config.augment, generator)
-    said = pull(guides, image, alpha, config.alpha, config.tower, progress)
+    if azimuth is not None:
+        azimuth = azimuth.repeat(len(color) // len(azimuth))
+        azimuth = azimuth.repeat_interleave(config.augment.copies)
+    said = pull(guides, image, alpha, config.alpha, config.tower, progress, azimuth)
     in_color, in_opacity = torch.autograd.grad(
         [image, alpha], [color, opacity], [said.in_image, said.in_alpha]
     )

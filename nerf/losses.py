@@ -1,5 +1,6 @@
 """Regularisers of the field: functions of tensors that return one number, 0 when satisfied."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,7 @@ class LossSettings:
     """Largest mean opacity of a view that costs nothing."""
     floor: float = 5.0
     opacity_floor: float = 0.04
-    """Smallest mean opacity of a view that costs nothing."""
+    """Smallest mean opacity of a view that costs nothing; of a part, by the size of its shape."""
     density_variation: Ramp = Ramp(0.02, 0.05)
     color_variation: Ramp = Ramp(1.0, 3.0)
     entropy: Ramp = Ramp(0.0, 0.3, 0.4, 1.0)
@@ -33,8 +34,12 @@ def penalties(
     opacity: Float[Tensor, "views 1 height width"],
     settings: LossSettings,
     progress: float,
+    parts: Sequence[tuple[Float[Tensor, "views 1 height width"], float]] = (),
 ) -> dict[str, Float[Tensor, ""]]:
-    """The weighted regularisers of this moment of the run by name, without those of weight 0."""
+    """The weighted regularisers of this moment of the run by name, without those of weight 0.
+
+    `parts` are each part's own opacity, and the share of the ball that its shape takes up.
+    """
     relative = volume.logits[0, 0].sigmoid()
     terms = {
         "transmittance": (
@@ -42,6 +47,7 @@ def penalties(
             lambda: transmittance_loss(opacity, settings.opacity_target(progress)),
         ),
         "floor": (settings.floor, lambda: floor_loss(opacity, settings.opacity_floor)),
+        "parts' floor": (settings.floor if parts else 0.0, lambda: parts_floor(parts, settings)),
         "density variation": (
             settings.density_variation(progress),
             lambda: total_variation(volume.logits),
@@ -71,6 +77,21 @@ def transmittance_loss(
 def floor_loss(opacity: Float[Tensor, "views 1 height width"], floor: float) -> Float[Tensor, ""]:
     """How far the views' mean opacity falls below the floor: an object must not vanish."""
     return (floor - opacity.mean(dim=(1, 2, 3))).relu().mean()
+
+
+def parts_floor(
+    parts: Sequence[tuple[Float[Tensor, "views 1 height width"], float]], settings: LossSettings
+) -> Float[Tensor, ""]:
+    """How far the parts' opacities fall below their floors: a part must not vanish either.
+
+    Over all views together, since others may hide a part. The floor of the whole is scaled as areas
+    are: a shape of 1/8 of the ball has 1/4 of it.
+    """
+    losses = [
+        floor_loss(own.mean(dim=0, keepdim=True), settings.opacity_floor * share ** (2 / 3))
+        for own, share in parts
+    ]
+    return torch.stack(losses).sum()
 
 
 def total_variation(

@@ -21,7 +21,7 @@ from many import Place
 from outputs import make_writable, read_prompts, slug, slugs
 from presets import parse_config
 from run import RunStopped, is_finished, run, summary
-from settings import Config
+from settings import Config, title
 from shares import PeerLost, Shares
 from viewer import Viewer, open_viewer
 
@@ -50,17 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_one(config: Config, place: Place, viewer: Viewer | None) -> int:
     """Exit code, after one prompt; several processes share out the views of its steps."""
-    folder = config.output or Path("outputs") / slug(config.prompt or "")
+    folder = config.output or Path("outputs") / slug(title(config))
     if place.leads:
         make_writable(folder)
     with many.joined(place, config.split_views, config.device) as shares:
         known = place.leads and config.session.resume and _is_there(config, folder)
         if shares.from_first(known):
-            print(f"{place.label}{config.prompt}: finished before -> {folder}")
+            print(f"{place.label}{title(config)}: finished before -> {folder}")
             return 0
         result = run(config, load_encoders(config), folder, shares, viewer, quiet=not place.leads)
     if place.leads:
-        print(f"{config.prompt}: {summary(result, folder)}")
+        print(f"{title(config)}: {summary(result, folder)}")
         _linger(viewer)
     return _exit_code(result)
 

@@ -1,5 +1,7 @@
 """Whole configurations by name; flags then change single settings of one.
 
+"parts" has finer colors, and no mirror symmetry, for objects of several parts.
+
 The two of PureCLIPNeRF (Lee and Chang, Understanding Pure CLIP Guidance for Voxel Grid NeRF Models,
 arXiv 2209.15172) follow its description. Differently from there, opacity moves with color under
 every augmentation, backgrounds fill what the object leaves free and are never added to it, and
@@ -106,7 +108,11 @@ _IMPLICIT = replace(
     adam=replace(_EXPLICIT.adam, density_rate=5e-3, color_rate=5e-3, masked=False),
 )
 
-PRESETS: dict[str, Config] = {config.preset: config for config in (Config(), _EXPLICIT, _IMPLICIT)}
+_PARTS = Config(preset="parts", field=FieldSettings(color_sizes=(6, 9, 12), mirror="none"))
+
+PRESETS: dict[str, Config] = {
+    config.preset: config for config in (Config(), _PARTS, _EXPLICIT, _IMPLICIT)
+}
 
 
 def parse_config(arguments: Sequence[str] | None, description: str | None = None) -> Config:

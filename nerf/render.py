@@ -6,7 +6,7 @@ The choice of samples is not differentiable; everything after it is.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from cameras import Cameras, rays
 
 Field = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """points (n, 3) -> density (n,) per unit length, color (3, n), unit normal (3, n)."""
+Shape = Callable[[Tensor], Tensor]
+"""points (n, 3) -> membership (n,) in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ class Rendering(NamedTuple):
     """Distance from the camera."""
     normal: Float[Tensor, "views 3 height width"]
     """In the world's axes."""
+
+
+class PartRendering(NamedTuple):
+    """The same pictures, through which gradients reach the inside of one shape only."""
+
+    pictures: Rendering
+    own: Float[Tensor, "views 1 height width"]
+    """Opacity of what lies inside the shape, behind all that is before it."""
 
 
 @torch.no_grad()
@@ -205,14 +215,57 @@ def render(
     generator: torch.Generator | None = None,
 ) -> Rendering:
     """Square pictures of the field from every camera; differentiable through the field."""
+    return render_parts(field, (), cameras, size, space, step, hidden_below, generator)[0]
+
+
+def render_parts(
+    field: Field,
+    shapes: Sequence[Shape],
+    cameras: Cameras,
+    size: int,
+    space: Occupancy,
+    step: float,
+    hidden_below: float = 1e-3,
+    generator: torch.Generator | None = None,
+) -> tuple[Rendering, list[PartRendering]]:
+    """The rendering of the whole, and one for each shape."""
     origins, directions = rays(cameras, size)
     samples = march(origins, directions, space, step, hidden_below, generator)
     density, color, normal = field(samples.points)
-    values = torch.cat([color, samples.distance[None], normal])
-    sums, opacity = composite_samples(density, values, samples.ray, len(origins), step)
-    pictures = torch.cat([sums, opacity[None]]).view(8, -1, size, size).transpose(0, 1)
-    color, depth, normal, opacity = pictures.split([3, 1, 3, 1], dim=1)
-    return Rendering(color, opacity, depth, normal)
+    values = torch.cat([density[None], color, normal])
+    whole, _ = _pictures(values, None, samples, step, len(origins), size)
+    members = [shape(samples.points) for shape in shapes]
+    parts = [
+        PartRendering(*_pictures(inside_only(values, m), m, samples, step, len(origins), size))
+        for m in members
+    ]
+    return whole, parts
+
+
+def inside_only(
+    values: Float[Tensor, "channels points"], member: Float[Tensor, " points"]
+) -> Float[Tensor, "channels points"]:
+    """The same values; gradients pass in proportion to membership."""
+    still = values.detach()
+    return still + member * (values - still)
+
+
+def _pictures(
+    values: Float[Tensor, "7 samples"],
+    member: Float[Tensor, " samples"] | None,
+    samples: Samples,
+    step: float,
+    rays: int,
+    size: int,
+) -> tuple[Rendering, Tensor]:
+    """Density, color and normal of samples, composited; and so the membership, where there is."""
+    density, layers = values[0], [values[1:4], samples.distance[None], values[4:]]
+    layers += [] if member is None else [member[None]]
+    sums, opacity = composite_samples(density, torch.cat(layers), samples.ray, rays, step)
+    pictures = torch.cat([sums, opacity[None]])
+    pictures = pictures.view(len(pictures), -1, size, size).transpose(0, 1)
+    color, depth, normal, own = pictures[:, :-1].split([3, 1, 3, len(sums) - 7], dim=1)
+    return Rendering(color, pictures[:, -1:], depth, normal), own
 
 
 def shaded(

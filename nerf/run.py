@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -13,20 +12,16 @@ import torch
 
 import checkpoint
 import live
-from alphaclip_gen.augmentation import composite
-from alphaclip_gen.backgrounds import random_backgrounds
-from alphaclip_gen.guidance import Encoder, Guidance
-from cameras import turntable
+from alphaclip_gen.guidance import Encoder
 from checkpoint import Checkpoint
-from field import Volume
-from guides import describe, make_guides
-from looks import alpha_of
+from guides import WeightedGuide, describe, make_guides
 from loop import Clock, Progress, optimize
 from outputs import RESULT, read_result, versions, write_json
 from results import save_result_files
-from settings import Config
+from scene import digests
+from scores import final_scores
+from settings import Config, title
 from shares import WHOLE, PeerLost, Shares
-from turntable import views
 from viewer import Viewer
 
 PLACES = {"output", "prompts", "device", "session"}
@@ -80,10 +75,10 @@ def run(
         last, stopped = _follow(steps, watches, clock)
         stack.close()
         with clock("saving"):
-            found = save(config, guides[0].guide, last, folder)
+            found = save(config, guides[0], last, folder)
         losses = resumed.losses if resumed and last.step == resumed.step else last.losses
         result = {
-            "prompt": config.prompt,
+            "prompt": title(config),
             "seed": config.seed,
             "interrupted": bool(stopped),
             "stopped": stopped,
@@ -105,43 +100,17 @@ def run(
     return result
 
 
-def save(config: Config, guide: Guidance, last: Progress, folder: Path) -> dict:
+def save(config: Config, one: WeightedGuide, last: Progress, folder: Path) -> dict:
     """Scores, start and figures of the mesh; the mesh and its pictures are in the folder then."""
     (folder / RESULT).unlink(missing_ok=True)
     volume = last.volume()
     found = save_result_files(folder, volume, config.mesh, config.pictures)
     over_time = live.write_timeline(folder)
     return {
-        "scores": final_scores(guide, volume, config),
+        "scores": final_scores(one, volume, config, last.scene),
         "start": dataclasses.asdict(last.start),
         **found,
         "files": [*found["files"], *([over_time] if over_time else [])],
-    }
-
-
-@torch.no_grad()
-def final_scores(guide: Guidance, volume: Volume, config: Config, count: int = 8) -> dict:
-    """What the guide sees in the finished field, from all sides, before plain backgrounds."""
-    cameras = turntable(count, config.pictures.elevation).to(volume.logits.device)
-    color, rendering = views(volume, cameras, config.resolution)
-    opacity = rendering.opacity
-    mean = (color.sum(dim=(0, 2, 3)) / opacity.sum().clamp(min=1e-6)).cpu()
-    generator = torch.Generator().manual_seed(0)
-    background = random_backgrounds(count, (1, 1), generator, avoid=mean).to(color)
-    image = composite(color, opacity, background).clamp(0, 1)
-    embedding = guide.encoder.embed(image, alpha_of(config.alpha, opacity.clamp(0, 1)))
-    scores = {
-        "score": round(float(guide.score_of(embedding).mean()), 4),
-        "similarity": round(float((embedding @ guide.embeddings[0]).mean()), 4),
-        "mean_opacity": round(float(opacity.mean()), 4),
-    }
-    if len(guide.texts) == 1:
-        return scores
-    named = [guide.texts[i] for i in guide.probabilities(embedding).argmax(dim=1).tolist()]
-    return {
-        **scores,
-        "named": Counter(named).most_common(1)[0][0],
-        "views_right": f"{named.count(guide.prompt)} of {count}",
     }
 
 
@@ -178,7 +147,8 @@ def _what(config: Config | dict, less: Iterable[str] = PLACES) -> dict:
 
 
 def _as_json(config: Config) -> dict:
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    settings = {**dataclasses.asdict(config), "digests": digests(config)}
+    return json.loads(json.dumps(settings, default=str))
 
 
 def _take_up(config: Config, folder: Path, shares: Shares) -> Checkpoint | None:
@@ -221,7 +191,7 @@ def _watches(
     stack: ExitStack,
 ) -> Iterator[live.Watch]:
     """Everything that follows a run, the keeping of checkpoints last."""
-    session, prompt = config.session, config.prompt or ""
+    session, prompt = config.session, title(config)
     kept = resumed.step if resumed else None
     first = kept or 0
     every = session.interval(config.steps)

@@ -14,13 +14,15 @@ from cameras import CameraSettings
 from field import FieldSettings
 from looks import AlphaMode, AugmentSettings
 from losses import LossSettings
+from parts import parse_part
 from render import RenderSettings
 from results import MeshSettings
-from session import SessionSettings
+from session import SessionSettings, Unprefixed
 from turntable import PictureSettings
 from warm_start import WarmStartSettings
 
-PresetName = Literal["default", "pureclipnerf-explicit", "pureclipnerf-implicit"]
+Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+PresetName = Literal["default", "parts", "pureclipnerf-explicit", "pureclipnerf-implicit"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ class TowerSettings:
 
 
 @dataclass(frozen=True)
+class StartSettings:
+    """A mesh of one's own, or an earlier result, in place of the warm start."""
+
+    start: Annotated[Path | None, Unprefixed] = None
+    """A mesh file, or the folder of an earlier result."""
+    fit: bool = True
+    """Move and scale a mesh file into a ball of radius 0.85; else it is taken where it is. Results
+    stay where they are."""
+    repaint: Annotated[bool, Unprefixed] = False
+    """Keep the start's shape everywhere; only colors change."""
+    keep: Annotated[Repeated, Unprefixed] = ()
+    """Keep the start as it is in this shape ("bottom", see --part). Repeat it for several."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A mesh from a prompt, by guidance of a region-aware CLIP alone."""
 
@@ -95,6 +112,23 @@ class Config:
     """What it should not be; mini knows by itself all that it could be."""
     cosine_weight: float = 1.0
     """Of the cosine loss beside the contrastive one."""
+    parts: Annotated[Repeated, tyro.conf.arg(name="part")] = ()
+    """A text and the shape where it holds: "a red cone @ top", "a hat @ ball 0 0.7 0 0.3:weight=2".
+    Repeat it for several parts, with a prompt for the whole or without. +X is right, +Y up, +Z
+    front; the ball of radius 1 is rendered. Shapes: top, bottom, left, right, front or back, each
+    with the distance from the middle at which it begins ("top 0.4"); "box x0 y0 z0 x1 y1 z1";
+    "ball x y z radius"; "half x y z offset" (direction and distance of the border); a mesh file in
+    these coordinates. Behind the shape ":weight=2" counts more than the prompt, ":avoid=TEXT" says
+    what the part should not be."""
+    prompt_weight: float = 1.0
+    """Of the prompt, beside parts."""
+    avoid: Repeated = ()
+    """What neither the whole nor a part should be, beside the negatives. Repeat it for several."""
+    view_prompts: tuple[str, ...] = ()
+    """The prompt as it is from evenly spaced directions, counterclockwise from the front; {} stands
+    for it: "{}, front view" "{}, side view" "{}, back view" "{}, side view". In between they are
+    mixed. Against several faces, with towers that know such words."""
+    start: StartSettings = StartSettings()
     device: str = "cpu"
     field: FieldSettings = FieldSettings()
     cameras: CameraSettings = CameraSettings()
@@ -107,6 +141,11 @@ class Config:
     pictures: PictureSettings = PictureSettings()
     mesh: MeshSettings = MeshSettings()
     session: Annotated[SessionSettings, tyro.conf.arg(prefix_name=False)] = SessionSettings()
+
+
+def title(config: Config) -> str:
+    """What is made, in words: the prompt, or the texts of all parts."""
+    return config.prompt or " and ".join(parse_part(text).text for text in config.parts)
 
 
 def parse_guide(text: str) -> GuideSettings:

@@ -54,6 +54,15 @@ class Start:
     proportion: Proportion
     color: tuple[float, float, float]
     score: float | None
+    parts: tuple["Start", ...] = ()
+    """The winners for the parts, each by itself."""
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "Start":
+        """The start that `dataclasses.asdict` was made of."""
+        parts = tuple(cls.from_dict(part) for part in content.get("parts", ()))
+        proportion = Proportion(**content["proportion"])
+        return cls(proportion, tuple(content["color"]), content["score"], parts)
 
 
 def palette(shades: int) -> Float[Tensor, "colors 3"]:

@@ -94,14 +94,14 @@ def gradients(shares: Shares, chance: bool = True) -> list[Tensor]:
     )
     guides = make_guides(config, (Moments(),))
     generator, clock = torch.Generator().manual_seed(0), loop.Clock(torch.device("cpu"))
-    render, looks = (loop.render, loop.looks) if chance else (_render, _looks)
-    with mock.patch.multiple(loop, render=render, looks=looks):
+    render, looks = (loop.render_parts, loop.looks) if chance else (_render, _looks)
+    with mock.patch.multiple(loop, render_parts=render, looks=looks):
         steps = loop.optimize(config, guides, generator, clock, None, shares)
         next(steps)
         return [parameter.grad.clone() for parameter in next(steps).field.parameters()]
 
 
-def _render(*arguments, render=loop.render):
+def _render(*arguments, render=loop.render_parts):
     return render(*arguments[:-1], None)
 
 
