@@ -31,6 +31,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from .alpha import ROUNDING
+from .vision import color_and_stored
 
 LEAST_SHARE = 1e-8  # of a patch outside: finite, so that an empty region stays defined
 
@@ -93,14 +94,8 @@ def attention_bias(
 
 def _split(pixel_values: Tensor, config: Any) -> tuple[Tensor, Tensor | None]:
     """The three color channels and the patches' bias; None attends everywhere, exactly."""
-    channels = pixel_values.shape[1]
-    if channels not in (3, 4):
-        raise ValueError(
-            f"pixel_values has {channels} channels; expected 3 (attend everywhere) or 4 "
-            "(color and alpha - 1). pixel_values(image, alpha) builds it."
-        )
-    color, stored = pixel_values[:, :3], pixel_values[:, 3:]
-    if channels == 3 or not (stored.requires_grad or stored.min() < -ROUNDING):
+    color, stored = color_and_stored(pixel_values)
+    if stored is None or not (stored.requires_grad or stored.min() < -ROUNDING):
         return color, None
     return color, attention_bias(stored, config.patch_size, config.focus_strength)
 

@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor, BatchFeature, CLIPImageProcessor
 from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs
 
-from .alpha import check_values
+from .alpha import ROUNDING, check_values
 from .framing import Geometry, preprocess
 from .vision import AlphaCLIPConfig, AlphaCLIPVisionConfig
 
@@ -78,11 +78,11 @@ class AlphaCLIPImageProcessor(CLIPImageProcessor):
     @no_type_check
     def _preprocess(self, images, *, geometry=None, return_tensors=None, **settings):
         _check_geometry(geometry)
+        for image in images:
+            _check_values(image, settings)
         color = [image[:3] for image in images]
         alphas = [image[3:] if len(image) == 4 else None for image in images]
         has_alpha = any(alpha is not None for alpha in alphas)
-        for image in images:
-            _check_scale(image, settings)
         if geometry != "center" and settings["do_resize"]:
             color, alphas = _framed(color, alphas, geometry, settings)
             settings |= {"do_resize": False, "do_center_crop": False, "do_rescale": False}
@@ -96,10 +96,11 @@ class AlphaCLIPImageProcessor(CLIPImageProcessor):
         self, color: list[Tensor], alphas: list[Tensor | None], settings: dict
     ) -> list[Tensor]:
         """`alpha - 1` of each picture, through the same resize, crop and padding as its color."""
-        scale = settings["rescale_factor"] if settings["do_rescale"] else 1.0
-        whole = [torch.full_like(one[:1], round(1 / scale)) for one in color]
-        pairs = zip(alphas, whole, strict=True)
-        channels = [ones if alpha is None else alpha for alpha, ones in pairs]
+        scale = _scale(settings)
+        channels = [
+            torch.full_like(one[:1], round(1 / scale)) if alpha is None else alpha
+            for one, alpha in zip(color, alphas, strict=True)
+        ]
         settings = {**settings, "do_rescale": False, "do_normalize": False}
         settings["resample"] = InterpolationMode.BILINEAR
         resized = super()._preprocess(channels, return_tensors=None, **settings).pixel_values
@@ -137,8 +138,17 @@ def _check_channels(shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_scale(image: Tensor, settings: dict) -> None:
-    """Refuses an alpha channel that is not in [0, 1] once rescaled, or was rescaled twice."""
+def _scale(settings: dict) -> float:
+    return settings["rescale_factor"] if settings["do_rescale"] else 1.0
+
+
+def _check_values(image: Tensor, settings: dict) -> None:
+    """Refuses NaN, and an alpha channel that is not in [0, 1] once rescaled, or rescaled twice."""
+    scale = _scale(settings)
+    if image.dtype == torch.uint8 and 255 * scale <= 1 + ROUNDING:
+        return  # nothing to look for
+    if image.is_floating_point() and image.isnan().any():
+        raise ValueError("images holds NaN; expected numbers. torch.nan_to_num() removes NaN.")
     if len(image) != 4:
         return
     if settings["do_rescale"] and image.is_floating_point() and 0 < image.max() <= 1:
@@ -146,7 +156,6 @@ def _check_scale(image: Tensor, settings: dict) -> None:
             "images holds floats in [0, 1] with an alpha channel, but do_rescale would divide them "
             "by 255 again. Pass do_rescale=False."
         )
-    scale = settings["rescale_factor"] if settings["do_rescale"] else 1.0
     check_values(image[3:].float() * scale, "alpha (the fourth channel of images)")
 
 
@@ -154,7 +163,7 @@ def _framed(
     color: list[Tensor], alphas: list[Tensor | None], geometry: str, settings: dict
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Color in [0, 1] and alpha of each picture, as `preprocess` frames them."""
-    scale = settings["rescale_factor"] if settings["do_rescale"] else 1.0
+    scale = _scale(settings)
     side = _side(settings["crop_size"])
     framed: list[tuple[Tensor, Tensor | None]] = []
     for image, alpha in zip(color, alphas, strict=True):

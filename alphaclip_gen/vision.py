@@ -24,7 +24,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import PrefixChange
 from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
-from .alpha import check_alpha
+from .alpha import ROUNDING, check_alpha
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -51,6 +51,33 @@ def pixel_values(
     return torch.cat([color, (alpha - 1).to(color.dtype)], dim=1)
 
 
+def color_and_stored(pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The three color channels, and the stored alpha, `alpha - 1`, where there is a fourth.
+
+    Raises:
+        ValueError: another number of channels, or a fourth that is no stored alpha. RGBA in [0, 1],
+            which pipelines hand on as it is where a tensor comes in, would not mean its region.
+    """
+    channels = pixel_values.shape[1]
+    if channels not in (3, 4):
+        raise ValueError(
+            f"pixel_values has {channels} channels; expected 3 (attend everywhere) or 4 "
+            "(color and alpha - 1). pixel_values(image, alpha) builds it."
+        )
+    if channels == 3:
+        return pixel_values, None
+    color, stored = pixel_values[:, :3], pixel_values[:, 3:]
+    if not (stored.is_meta or torch.compiler.is_compiling()):
+        low, high = (bound.item() for bound in stored.detach().aminmax())
+        if not -1 - ROUNDING <= low <= high <= ROUNDING:  # NaN is not either
+            raise ValueError(
+                f"pixel_values has {low:.4g} to {high:.4g} in its fourth channel; expected "
+                "alpha - 1, which is -1 to 0. pixel_values(image, alpha) builds it; a pipeline "
+                "takes PIL pictures with transparency."
+            )
+    return color, stored
+
+
 class AlphaConvolution(nn.Conv2d):
     """The patch embedding of the alpha channel: no bias, zero until trained."""
 
@@ -71,14 +98,9 @@ class AlphaCLIPVisionEmbeddings(CLIPVisionEmbeddings):
 
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Tensor:
         """(batch, 1 + patches, width) tokens of (batch, 3 or 4, height, width) pixel values."""
-        channels = pixel_values.shape[1]
-        if channels not in (3, 4):
-            raise ValueError(
-                f"pixel_values has {channels} channels; expected 3 (attend everywhere) or 4 "
-                "(color and alpha - 1). pixel_values(image, alpha) builds it."
-            )
-        tokens = super().forward(pixel_values[:, :3], interpolate_pos_encoding)
-        stored = pixel_values[:, 3:] if channels == 4 else torch.zeros_like(pixel_values[:, :1])
+        color, stored = color_and_stored(pixel_values)
+        tokens = super().forward(color, interpolate_pos_encoding)
+        stored = torch.zeros_like(color[:, :1]) if stored is None else stored
         patches = self.patch_embedding_alpha(stored.to(self.patch_embedding_alpha.weight.dtype))
         patches = patches.flatten(2).transpose(1, 2)
         return torch.cat([tokens[:, :1], tokens[:, 1:] + patches], dim=1)

@@ -163,7 +163,9 @@ def test_other_outputs_and_devices_of_the_call():
     [
         (torch.rand(1, 4, 32, 32), {}, r"floats in \[0, 1\] .* do_rescale=False"),
         (torch.full((1, 4, 32, 32), 3.0), {"do_rescale": False}, "alpha .* 3 to 3; expected"),
-        (torch.full((4, 32, 32), torch.nan), {"do_rescale": False}, "alpha .* NaN"),
+        (np.full((32, 32, 4), 2, np.uint8), {"do_rescale": False}, "alpha .* 2 to 2; expected"),
+        (torch.full((4, 32, 32), torch.nan), {"do_rescale": False}, "images holds NaN; expected"),
+        (np.full((32, 32, 3), np.nan), {"do_rescale": False}, "images holds NaN; expected"),
         (np.zeros((32, 32, 2), np.uint8), {}, r"shape \(32, 32, 2\); expected 1 .* 3 .* or 4"),
         (torch.zeros(1, 5, 32, 32), {}, r"shape \(5, 32, 32\); expected 1 .* 3 .* or 4"),
         (torch.rand(1, 3, 32, 32), {"geometry": "stretch"}, "geometry is 'stretch'; expected one"),

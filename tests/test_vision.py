@@ -126,13 +126,23 @@ def test_wrong_channel_count_is_refused(tower):
         tower(torch.rand(1, 2, 32, 32))
 
 
+@pytest.mark.parametrize(
+    ("stored", "told"), [(1.0, "1 to 1"), (-1.5, "-1.5 to -1.5"), (torch.nan, "nan to nan")]
+)
+def test_a_fourth_channel_that_is_no_stored_alpha_is_refused(tower, pixels, stored, told):
+    """RGBA in [0, 1] would attend somewhere else, in silence."""
+    wrong = torch.cat([pixels, torch.full((2, 1, 32, 32), stored)], dim=1)
+    with pytest.raises(ValueError, match=rf"pixel_values has {told} in its fourth channel; exp"):
+        tower(wrong)
+
+
 def test_wrong_size_is_refused(tower, pixels):
     with pytest.raises(ValueError, match="doesn't match model"):
         tower(pixels[..., :24])
 
 
 def test_positions_interpolate_to_other_sizes(trained):
-    wide = torch.randn(1, 4, 32, 48)
+    wide = torch.cat([torch.randn(1, 3, 32, 48), -torch.rand(1, 1, 32, 48)], dim=1)
     output = trained(wide, interpolate_pos_encoding=True)
     assert output.last_hidden_state.shape == (1, 1 + 4 * 6, 32)
 

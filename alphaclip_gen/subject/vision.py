@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Blip2VisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from ..vision import AlphaConvolution
+from ..vision import AlphaConvolution, color_and_stored
 from .layers import Block, Encoder, attend
 from .loading import CompleteModel
 
@@ -38,10 +38,8 @@ class VisionEmbeddings(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
-        color = pixel_values[:, :3]
-        stored = (
-            pixel_values[:, 3:] if pixel_values.shape[1] == 4 else torch.zeros_like(color[:, :1])
-        )
+        color, stored = color_and_stored(pixel_values)
+        stored = torch.zeros_like(color[:, :1]) if stored is None else stored
         patches = self.patch_embedding(color) + self.patch_embedding_alpha(stored)
         patches = patches.flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), -1, -1)
