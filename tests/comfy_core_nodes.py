@@ -94,7 +94,8 @@ class PreviewImage:
     def run(self, images):
         assert images.ndim == 4 and images.shape[-1] == 3 and images.dtype.is_floating_point
         assert images.min() >= 0 and images.max() <= 1
-        return {"ui": {"images": []}, "result": (images,)}
+        files = [{"filename": f"{number}.png"} for number in range(len(images))]
+        return {"ui": {"images": files}, "result": (images,)}
 
 
 class SaveImage(PreviewImage):

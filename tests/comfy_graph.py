@@ -219,8 +219,13 @@ def as_prompt(workflow: Mapping, declarations: Mapping[str, Mapping]) -> dict[st
     return prompt
 
 
-def execute(prompt: Mapping[str, Mapping], classes: Mapping[str, type]) -> dict[str, tuple]:
-    """Every node's result, as the core runs them: on demand, each once, under inference mode."""
+def execute(
+    prompt: Mapping[str, Mapping], classes: Mapping[str, type], ui: dict[str, dict] | None = None
+) -> dict[str, tuple]:
+    """Every node's result, as the core runs them: on demand, each once, under inference mode.
+
+    What nodes show goes into `ui`, by node.
+    """
     done: dict[str, tuple] = {}
 
     def result(number: str) -> tuple:
@@ -234,7 +239,9 @@ def execute(prompt: Mapping[str, Mapping], classes: Mapping[str, type]) -> dict[
             hidden = kind.INPUT_TYPES().get("hidden", {})
             given |= {name: number for name, what in hidden.items() if what == "UNIQUE_ID"}
             made = getattr(kind(), kind.FUNCTION)(**given)
-            done[number] = made["result"] if isinstance(made, dict) else made
+            if isinstance(made, dict) and ui is not None:
+                ui[number] = made["ui"]
+            done[number] = made.get("result", ()) if isinstance(made, dict) else made
         return done[number]
 
     with torch.inference_mode():

@@ -3,7 +3,7 @@
 Usage: python tests/example_workflows.py [name ...]
 
 Those that need no downloads are run by the stand-in of the core, and their pictures are their
-results; the pictures of the others are their graphs.
+results; the pictures of the others are their wires.
 """
 
 import json
@@ -15,12 +15,9 @@ from pathlib import Path
 import comfy_core_nodes as core_nodes
 import comfy_graph
 import comfy_stub
-from PIL import Image, ImageDraw, ImageFont
+import workflow_pictures
 
 FOLDER = Path(__file__).resolve().parents[1] / "example_workflows"
-INK, FAINT, PAPER = (40, 42, 48), (150, 154, 162), (255, 255, 255)
-OURS, THEIRS = (226, 238, 252), (240, 240, 242)
-WIDTH = 640
 
 
 # The workflows
@@ -73,7 +70,7 @@ def text_to_3d(graph):
         "to Save 3D Model in place of mesh.",
         (-420, 0),
     )
-    mesh, _, turntable = graph.add("AlphaCLIPTextTo3D", (0, 0), prompt="a red mushroom")
+    mesh, _, turntable = graph.add("AlphaCLIPTextTo3D", (0, 0), prompt="a yellow cone")
     graph.add("SaveGLB", (400, 0), mesh=mesh, filename_prefix="3d/alphaclip")
     graph.add("PreviewImage", (400, 160), images=turntable)
 
@@ -175,7 +172,38 @@ WORKFLOWS: dict[str, Callable] = {
     "focus_ipadapter": focus_ipadapter,
     "focus_unclip": focus_unclip,
 }
-OFFLINE = ("name_regions_mini", "text_to_3d_mini", "subject_mini")
+OFFLINE = {
+    "name_regions_mini": ('the region: "a cyan cube"', "where mini looks", 'found: "a red sphere"'),
+    "text_to_3d_mini": ('"a yellow cone"',),
+    "subject_mini": ("the yellow ring, on a blue background",),
+}
+"""Workflows that run without downloads, and the captions of what they show."""
+WIRES = {
+    "focus_ipadapter": (
+        "LoadImage", "CLIPVisionLoader", "AlphaCLIPFocus", "IPAdapterAdvanced", "KSampler",
+    ),
+    "focus_unclip": (
+        "LoadImage", "AlphaCLIPLoadVision", "AlphaCLIPFocus", "CLIPVisionEncode",
+        "unCLIPConditioning",
+    ),
+    "subject_mini": (
+        "AlphaCLIPExamplePicture", "AlphaCLIPRegionFromBox", "AlphaCLIPSubjectGenerate",
+        "PreviewImage",
+    ),
+}  # fmt: skip
+"""What the pictures of the others show; of subject_mini until mini's generator is there."""
+NAMES = {
+    "LoadImage": "Load Image",
+    "CLIPVisionLoader": "Load CLIP Vision",
+    "IPAdapterAdvanced": "IPAdapter Advanced",
+    "CLIPVisionEncode": "CLIP Vision Encode",
+    "PreviewImage": "Preview Image",
+    "AlphaCLIPExamplePicture": "Example Picture",
+    "AlphaCLIPLoadVision": "Load Alpha-CLIP",
+    "AlphaCLIPFocus": "Focus CLIP Vision",
+    "AlphaCLIPRegionFromBox": "Region from Box",
+    "AlphaCLIPSubjectGenerate": "Subject Generate",
+}
 
 
 def declarations(classes: dict[str, type]) -> dict[str, dict]:
@@ -209,63 +237,6 @@ def shown(prompt: dict, results: dict) -> list:
     ]
 
 
-def picture_of_results(images: list) -> Image.Image:
-    """Up to eight of the pictures that a workflow shows, side by side."""
-    batches = [batch[:: max(1, len(batch) // 8)][:8] for batch in images]
-    tiles = [
-        Image.fromarray((one * 255).round().byte().cpu().numpy())
-        for batch in batches
-        for one in batch
-    ]
-    columns = min(len(tiles), 4)
-    side = WIDTH // columns
-    sheet = Image.new("RGB", (WIDTH, -(-len(tiles) // columns) * side), PAPER)
-    for number, tile in enumerate(tiles):
-        resample = Image.Resampling.NEAREST if tile.width < side / 2 else Image.Resampling.LANCZOS
-        place = (number % columns * side, number // columns * side)
-        sheet.paste(tile.resize((side - 4, side - 4), resample), place)
-    return sheet
-
-
-def picture_of_graph(workflow: dict) -> Image.Image:
-    """The nodes and wires, ours in blue."""
-    nodes = [node for node in workflow["nodes"] if node["type"] not in comfy_graph.NOTES]
-    left = min(node["pos"][0] for node in nodes)
-    right = max(node["pos"][0] + node["size"][0] for node in nodes)
-    top = min(node["pos"][1] for node in nodes)
-    bottom = max(node["pos"][1] + node["size"][1] for node in nodes)
-    scale = (2 * WIDTH - 40) / (right - left)
-    sheet = Image.new("RGB", (2 * WIDTH, round((bottom - top) * scale) + 40), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=17)
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return 20 + (x - left) * scale, 20 + (y - top) * scale
-
-    by_id = {node["id"]: node for node in nodes}
-    for _, source, slot, target, to, _ in workflow["links"]:
-        a, b = by_id[source], by_id[target]
-        start = place(a["pos"][0] + a["size"][0], a["pos"][1] + 50 + 26 * slot)
-        end = place(b["pos"][0], b["pos"][1] + 50 + 26 * to)
-        steps = [i / 24 for i in range(25)]
-        curve = [
-            (
-                start[0] + (end[0] - start[0]) * t,
-                start[1] + (end[1] - start[1]) * (3 * t**2 - 2 * t**3),
-            )
-            for t in steps
-        ]
-        pen.line(curve, FAINT, 2, joint="curve")
-    for node in nodes:
-        (x0, y0), (width, height) = place(*node["pos"]), (s * scale for s in node["size"])
-        color = OURS if node["type"].startswith("AlphaCLIP") else THEIRS
-        pen.rounded_rectangle((x0, y0, x0 + width, y0 + height), 8, color, FAINT, 2)
-        pen.text((x0 + 10, y0 + 8), node["type"].removeprefix("AlphaCLIP"), INK, font)
-    return sheet.resize(
-        (WIDTH, round(WIDTH * sheet.height / sheet.width)), Image.Resampling.LANCZOS
-    )
-
-
 def write(names: list[str]) -> None:
     """Nothing; the files are in example_workflows/ then."""
     from pytest import MonkeyPatch
@@ -274,6 +245,7 @@ def write(names: list[str]) -> None:
     from alphaclip_gen.comfyui.subject import MINI_FOLDER
 
     FOLDER.mkdir(exist_ok=True)
+    has_generator = (MINI_FOLDER / "model_index.json").is_file()
     with MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         comfy_stub.install(patch, Path(folder))
         classes = {**core_nodes.CLASSES, **NODE_CLASS_MAPPINGS}
@@ -281,14 +253,12 @@ def write(names: list[str]) -> None:
         for name in names:
             workflow = build(name, declared)
             (FOLDER / f"{name}.json").write_text(as_text(workflow), encoding="utf-8")
-            if name == "subject_mini" and not MINI_FOLDER.is_dir():
-                print(f"{name}: mini's generator is not there; no picture")
-                continue
-            if name in OFFLINE:
+            if name in OFFLINE and (name != "subject_mini" or has_generator):
                 prompt = comfy_graph.as_prompt(workflow, declared)
-                picture = picture_of_results(shown(prompt, comfy_graph.execute(prompt, classes)))
+                images = shown(prompt, comfy_graph.execute(prompt, classes))
+                picture = workflow_pictures.of_results(images, OFFLINE[name])
             else:
-                picture = picture_of_graph(workflow)
+                picture = workflow_pictures.of_wires(workflow, declared, WIRES[name], NAMES)
             picture.save(FOLDER / f"{name}.jpg", quality=88)
             print(f"{name}: {len(workflow['nodes'])} nodes")
 

@@ -1,7 +1,8 @@
 """The same workflows on a real core, through its own server.
 
 Set ALPHACLIP_COMFY_ROOT to a checkout of ComfyUI (and ALPHACLIP_COMFY_PYTHON to its Python, if it
-is another than this one). The core is started on the CPU with this clone as its only custom node.
+is another than this one). The core is started on the CPU with this clone and comfy_probe.py as its
+only custom nodes. ALPHACLIP_COMFY_ROOT=tests/comfy_stand_in tries these tests without a core.
 """
 
 import json
@@ -23,7 +24,7 @@ from alphaclip_gen.comfyui.subject import MINI_FOLDER
 
 HERE = Path(__file__).resolve().parent
 CORE = os.environ.get("ALPHACLIP_COMFY_ROOT")
-PATIENCE = 600  # seconds
+PATIENCE = int(os.environ.get("ALPHACLIP_COMFY_PATIENCE", "600"))  # seconds
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,17 +35,21 @@ pytestmark = [
 class Server:
     """A running core."""
 
-    def __init__(self, process, port, log):
-        self.process, self.address, self.log = process, f"http://127.0.0.1:{port}", log
+    def __init__(self, process, port, base):
+        self.process, self.address, self.base = process, f"http://127.0.0.1:{port}", base
+        self.log = base / "log.txt"
 
     def ask(self, path, content=None):
+        return json.loads(self.read(path, content) or "null")
+
+    def read(self, path, content=None):
         data = None if content is None else json.dumps(content).encode()
         request = urllib.request.Request(
             self.address + path, data, {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.loads(answer.read())
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                return answer.read()
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{path}: {error.read().decode()}") from error
 
@@ -57,17 +62,27 @@ class Server:
                 time.sleep(1)
         raise AssertionError(self.log.read_text())
 
-    def run(self, prompt):
-        """What the outputs show, by node, once the prompt is done."""
-        number = self.ask("/prompt", {"prompt": prompt})["prompt_id"]
+    def send(self, prompt):
+        return self.ask("/prompt", {"prompt": prompt})["prompt_id"]
+
+    def ended(self, number):
+        """The history of a prompt, once it is done or has failed."""
         for _ in range(PATIENCE):
             done = self.ask(f"/history/{number}").get(number)
-            if done and done["status"]["completed"]:
-                return done["outputs"]
-            if done and done["status"]["status_str"] == "error":
-                raise AssertionError(json.dumps(done["status"], indent=1))
+            if done and (done["status"]["completed"] or done["status"]["status_str"] == "error"):
+                return done
             time.sleep(1)
         raise AssertionError(self.log.read_text())
+
+    def run(self, prompt):
+        """What the outputs show, by node, once the prompt is done."""
+        done = self.ended(self.send(prompt))
+        assert done["status"]["completed"], json.dumps(done["status"], indent=1)
+        return done["outputs"]
+
+    def files(self):
+        """What lies in the folder of results."""
+        return [path for path in (self.base / "output").rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +90,18 @@ def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfy")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "alphaclip-gen").symlink_to(HERE.parent)
+    (base / "custom_nodes" / "comfy_probe.py").symlink_to(HERE / "comfy_probe.py")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     python = os.environ.get("ALPHACLIP_COMFY_PYTHON", sys.executable)
     command = [python, "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
-    log = base / "log.txt"
-    with log.open("w") as output:
+    with (base / "log.txt").open("w") as output:
         process = subprocess.Popen(
             [*command, "--disable-auto-launch"], cwd=CORE, stdout=output, stderr=output
         )
         try:
-            running = Server(process, port, log)
+            running = Server(process, port, base)
             running.wait()
             yield running
         finally:
@@ -108,6 +123,15 @@ def test_all_nodes_are_there(server, declared):
     for key, name in NODE_DISPLAY_NAME_MAPPINGS.items():
         assert declared[key]["display_name"] == name and declared[key]["category"] == "AlphaCLIP"
         assert declared[key]["output"] == list(NODE_CLASS_MAPPINGS[key].RETURN_TYPES)
+
+
+def test_help_pages_and_templates_are_served(server):
+    page = server.read("/extensions/alphaclip-gen/docs/AlphaCLIPFocus.md").decode()
+    assert page.startswith("# Focus CLIP Vision")
+    assert sorted(server.ask("/workflow_templates")["alphaclip-gen"]) == sorted(book.WORKFLOWS)
+    for name in book.WORKFLOWS:
+        picture = server.read(f"/api/workflow_templates/alphaclip-gen/{name}.jpg")
+        assert picture[:2] == b"\xff\xd8"
 
 
 @pytest.mark.parametrize("name", sorted(book.WORKFLOWS))
@@ -143,15 +167,30 @@ def test_an_object_is_made(server, declared):
     assert ".glb" in outputs and outputs.count(".png") == 4
 
 
-@pytest.mark.skipif(not MINI_FOLDER.is_dir(), reason="mini's generator is not shipped")
+def test_cancel_leaves_nothing_behind(server, declared):
+    """The run is of many steps, and is stopped once it is under way."""
+    prompt, before = offline("text_to_3d_mini", declared), server.files()
+    for node in prompt.values():
+        if node["class_type"] == "AlphaCLIPTextTo3D":
+            node["inputs"] |= {"steps": 20000, "seed": 5}
+    number = server.send(prompt)
+    time.sleep(10)
+    server.ask("/interrupt", {})
+    done = server.ended(number)
+    assert "execution_interrupted" in json.dumps(done["status"]["messages"])
+    assert server.files() == before
+
+
+@pytest.mark.skipif(
+    not (MINI_FOLDER / "model_index.json").is_file(), reason="mini's generator is not shipped"
+)
 def test_a_subject_is_made(server, declared):
     assert ".png" in json.dumps(server.run(offline("subject_mini", declared)))
 
 
-@pytest.mark.parametrize("method", ["alpha weights", "training-free", "crop", "blur"])
-def test_a_focused_tower_goes_through_the_cores_encoder(server, method):
-    """Load Alpha-CLIP Vision -> Focus CLIP Vision -> the core's own CLIP Vision Encode."""
-    prompt = {
+def focused(method):
+    """Load Alpha-CLIP Vision -> Focus CLIP Vision."""
+    return {
         "1": {"class_type": "AlphaCLIPExamplePicture", "inputs": {"picture": "scene.png"}},
         "2": {"class_type": "AlphaCLIPLoadVision", "inputs": {"model": "mini", "texts": "its own"}},
         "3": {
@@ -168,10 +207,25 @@ def test_a_focused_tower_goes_through_the_cores_encoder(server, method):
                 "method": method,
             },
         },
-        "5": {
-            "class_type": "CLIPVisionEncode",
-            "inputs": {"clip_vision": ["4", 0], "image": ["1", 0], "crop": "center"},
-        },
-        "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["alpha weights", "training-free", "crop", "blur"])
+def test_a_focused_tower_goes_through_the_cores_encoder(server, method):
+    inputs = {"clip_vision": ["4", 0], "image": ["1", 0], "crop": "center"}
+    prompt = focused(method) | {
+        "5": {"class_type": "CLIPVisionEncode", "inputs": inputs},
+        "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}},
+    }
     assert "6" in server.run(prompt)
+
+
+@pytest.mark.parametrize("method", ["alpha weights", "training-free"])
+def test_both_ways_to_encode_agree(server, method):
+    """`encode_image`, and `.patcher` with `.model(...)` as IPAdapter_plus does, on this core."""
+    inputs = {"clip_vision": ["4", 0], "plain": ["2", 0], "image": ["1", 0]}
+    prompt = focused(method) | {"5": {"class_type": "AlphaCLIPTestProbe", "inputs": inputs}}
+    (found,) = server.run(prompt)["5"]["text"]
+    found = json.loads(found)
+    assert found["between the ways"] < 1.2e-3
+    assert found["by the region"] > 0.05

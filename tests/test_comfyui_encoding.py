@@ -12,7 +12,7 @@ from alphaclip_gen import RegionEncoder, alpha_from_box, as_image, export, load_
 from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS
 from alphaclip_gen.comfyui.encoding import encode_region, framed, normalized, preview
 from alphaclip_gen.comfyui.looking import heated, look_at
-from alphaclip_gen.comfyui.masks import as_comfy_image, as_comfy_mask
+from alphaclip_gen.comfyui.masks import as_comfy_image, as_comfy_mask, reference
 from alphaclip_gen.comfyui.vision import CoreTower, encoder_of, load_vision
 from alphaclip_gen.comfyui.widgets import GEOMETRIES, IMAGE_EMBEDS, TOKENS
 from alphaclip_gen.framing import preprocess
@@ -83,10 +83,20 @@ def test_texts_need_a_text_tower(core, published):
     vision = load_vision("clip_tiny.pth")
     with pytest.raises(ValueError, match="clip_vision has no text tower"):
         encoder_of(vision)
-    with pytest.raises(ValueError, match=r"texts: 'clip_tiny.pth' has no text tower"):
+    with pytest.raises(ValueError, match=r"texts is 'clip_tiny.pth', which has no text tower"):
         load_vision("clip_tiny.pth", "clip_tiny.pth")
-    with pytest.raises(FileNotFoundError, match=r"no 'gone.pth' in models/clip_vision"):
-        load_vision("gone.pth")
+    for arguments, name in ((("gone.pth",), "model"), (("mini", "gone.pth"), "texts")):
+        with pytest.raises(FileNotFoundError, match=rf"{name} is 'gone.pth', and there is no such"):
+            load_vision(*arguments)
+
+
+def test_a_file_that_is_no_tower_is_said(core):
+    folder = core.folder("models", "clip_vision")
+    (folder / "page.pth").write_text("<!DOCTYPE html><html>not found</html>")
+    (folder / "half.safetensors").write_bytes(bytes(100))
+    for name in ("page.pth", "half.safetensors"):
+        with pytest.raises(ValueError, match=rf"model: .*{name}"):
+            load_vision(name)
 
 
 def test_a_text_tower_of_another_file(core, published, tmp_path):
@@ -159,8 +169,10 @@ def test_several_regions_of_one_picture_and_one_each(vision, scene, sphere):
     each = encode_region(vision, scene.expand(2, -1, -1, -1), both).positive
     torch.testing.assert_close(many, each)
     torch.testing.assert_close(many[:1], encode_region(vision, scene, sphere).positive)
+    pair, three = as_comfy_image(scene.expand(2, -1, -1, -1)), torch.cat([both, sphere])[:, 0]
     with pytest.raises(ValueError, match="holds 3 regions and there are 2 pictures"):
-        encode_region(vision, scene.expand(2, -1, -1, -1), torch.cat([both, sphere]))
+        reference(pair, three)
+    assert reference(pair[:1], three).alpha.shape == (3, 1, 224, 224)
 
 
 @pytest.mark.parametrize("method", ["training-free", "blur"])

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from alphaclip_gen import RegionEncoder, as_image
-from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS
+from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, pipeline_folders
 from alphaclip_gen.comfyui import image_to_3d as shap_e
 from alphaclip_gen.comfyui import subject as subjects
 from alphaclip_gen.comfyui.masks import as_comfy_image
 from alphaclip_gen.comfyui.meshes import as_comfy_mesh, as_pictures
 from alphaclip_gen.comfyui.programs import program
+from alphaclip_gen.comfyui.text_to_3d import parts_of
 
 pytest.importorskip("diffusers")
 
@@ -24,7 +25,8 @@ from test_subject_pipeline import tiny_pipeline
 HERE = Path(__file__).resolve().parent
 SCENE = HERE.parent / "docs" / "scene.png"
 SMALL = {
-    "steps": 3, "views": 2, "resolution": 32, "frames": 4, "size": 32, "negatives": "", "seed": 1,
+    "parts": "", "steps": 3, "views": 2, "resolution": 32, "negatives": "", "frames": 4,
+    "size": 32, "seed": 1,
 }  # fmt: skip
 
 pytestmark = [
@@ -35,8 +37,7 @@ pytestmark = [
 
 @pytest.fixture(params=["0.3", "0.20"])
 def core(request, monkeypatch, tmp_path):
-    subjects.load_pipeline.cache_clear()
-    shap_e.load_shap_e.cache_clear()
+    pipeline_folders.load.cache_clear()
     return stub.install(monkeypatch, tmp_path, request.param)
 
 
@@ -124,14 +125,31 @@ def test_subject_generation_can_be_cancelled(core, subject, scene, mask):
     assert subject(scene, mask).shape == (2, 16, 16, 3)
 
 
-def test_what_is_missing_is_said(core, subject, scene, mask):
-    with pytest.raises(FileNotFoundError, match="no pipeline 'gone' in models/diffusers"):
+def test_what_is_missing_is_said(core, subject, scene, mask, monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match="model is 'gone', and models/diffusers has no"):
         subject(scene, mask, model="gone")
     with pytest.raises(ValueError, match="subject is empty"):
         subject(scene, mask, subject=" ")
-    if not subjects.MINI_FOLDER.is_dir():
-        with pytest.raises(FileNotFoundError, match="model 'mini': its generator is not part of"):
-            subject(scene, mask, model="mini")
+    with pytest.raises(ValueError, match="holds 3 regions and there are 2 pictures"):
+        subject(scene.expand(2, -1, -1, -1), mask.expand(3, -1, -1))
+    monkeypatch.setattr(subjects, "MINI_FOLDER", tmp_path / "generator")
+    with pytest.raises(FileNotFoundError, match="model is 'mini', whose generator is not part of"):
+        subject(scene, mask, model="mini")
+
+
+def test_mini_is_a_generator_that_is_shipped(subject, blip_folder, scene, mask, monkeypatch):
+    """Whatever lies in its folder is run as any BLIP-Diffusion is."""
+    monkeypatch.setattr(subjects, "MINI_FOLDER", blip_folder)
+    assert torch.equal(subject(scene, mask, model="mini"), subject(scene, mask))
+
+
+def test_pipelines_of_another_kind_are_not_offered_and_refused(core, subject, scene, mask):
+    other = core.folder("models", "diffusers", "wan")
+    (other / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (core.folder("models", "diffusers", "broken") / "model_index.json").write_text("[")
+    assert pipeline_folders.names(pipeline_folders.BLIP_DIFFUSION) == ["tiny"]
+    with pytest.raises(ValueError, match=r"model is 'wan', .* names WanPipeline; expected AlphaBl"):
+        subject(scene, mask, model="wan")
 
 
 # Image to 3D
@@ -203,7 +221,7 @@ def test_image_to_3d_can_be_cancelled_and_leaves_the_pipeline_whole(core, shape,
     with pytest.raises(core.interruption):
         shape(scene, mask)
     core.interrupt_after = None
-    pipe = shap_e.load_shap_e(core.folder("models", "diffusers", "shap-e"))
+    pipe = shap_e.open_shap_e("shap-e")
     assert type(pipe.image_encoder).__name__ == "CLIPVisionModel"
     assert not pipe.prior._forward_hooks and not files(core)
     shape(scene, mask)
@@ -262,6 +280,42 @@ def test_a_given_tower_guides_without_being_changed(core):
 def test_bad_settings_are_said(core):
     with pytest.raises(ValueError, match="prompt"):
         node("TextTo3D").run(" ", **SMALL)
+    with pytest.raises(ValueError, match="guidance has no text tower"):
+        node("TextTo3D").run("a red cone", SimpleNamespace(), **SMALL)
+
+
+def test_parts_have_texts_of_their_own(core):
+    """Left and right differ, so the field has no mirror symmetry; the prompt may be empty."""
+    parts = "a blue torus @ left\n\na red cone @ right"
+    mesh, _, frames = node("TextTo3D").run(" ", **{**SMALL, "parts": parts})
+    assert mesh.vertices.shape[1] > 10 and frames.min() < 0.9
+    assert [value for value, *_ in core.progress] == [0, 1, 2, 3]
+
+
+def test_parts_that_cannot_be_meant(core):
+    nerf = program("nerf")
+    with pytest.raises(ValueError, match="part 'a red cone' has no shape behind an @"):
+        parts_of("a blue cube @ top\na red cone", nerf)
+    with pytest.raises(ValueError, match="'middle'; expected top, bottom, left"):
+        node("TextTo3D").run("", **{**SMALL, "parts": "a red cone @ middle"})
+    assert parts_of(" a red cone @ top \n", nerf) == ("a red cone @ top",)
+
+
+def test_meshes_of_parts_are_files_of_the_input_folder(core, tmp_path):
+    nerf = program("nerf")
+    (core.folder("input") / "hat.glb").touch()
+    outside = core.folder("output") / "other.glb"
+    outside.touch()
+    (found,) = parts_of("a hat.glb @ hat.glb:weight=2", nerf)
+    assert found == f"a hat.glb @ {core.folder('input').resolve() / 'hat.glb'}:weight=2"
+    for name in ("gone.glb", "../output/other.glb", str(outside)):
+        with pytest.raises(FileNotFoundError, match=r"parts names the file .* not in ComfyUI's in"):
+            parts_of(f"a hat @ {name}", nerf)
+
+
+def test_words_that_mini_does_not_know_are_said_on_the_node(core):
+    node("TextTo3D").run("a red armchair", node="5", **{**SMALL, "steps": 1})
+    assert core.said[-1][0] == "5" and "'armchair'" in core.said[-1][1]
 
 
 # Meshes

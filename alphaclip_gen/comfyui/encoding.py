@@ -11,7 +11,7 @@ from ..framing import as_image, preprocess
 from ..show import lit_region
 from . import host
 from .focus import PICTURE_METHODS, chosen, focus_vision, unfocused
-from .masks import as_comfy_image, check_count, fitted
+from .masks import as_comfy_image
 from .vision import output_of
 from .widgets import GEOMETRIES, IMAGE_EMBEDS, TOKENS
 
@@ -28,7 +28,7 @@ class Encoded(NamedTuple):
 def encode_region(
     vision: Any,
     pictures: Float[Tensor, "images 3 height width"],
-    alpha: Float[Tensor, "alphas 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "alphas 1 height width"] | None,
     geometry: str = "center",
     method: str = "auto",
     embeds: str = IMAGE_EMBEDS,
@@ -65,7 +65,7 @@ _EMBEDS = {IMAGE_EMBEDS: "image_embeds", TOKENS: "penultimate_hidden_states"}
 
 def framed(
     pictures: Float[Tensor, "images 3 height width"],
-    alpha: Float[Tensor, "alphas 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "alphas 1 height width"] | None,
     size: int,
     geometry: str,
     method: str,
@@ -78,10 +78,6 @@ def framed(
                 "use 'pad'."
             )
         return preprocess(pictures, None, size, geometry)[0], None
-    if len(pictures) > 1:
-        check_count(alpha, len(pictures))
-    height, width = pictures.shape[-2:]
-    alpha = fitted(alpha, (height, width)).to(pictures)
     if method == "blur":
         pictures = pictures.expand(len(alpha), -1, -1, -1) if len(pictures) == 1 else pictures
         pictures = blur_outside(pictures, alpha)

@@ -22,6 +22,7 @@ from ..alpha import ROUNDING
 from ..attention_focus import attention_bias
 from ..baselines import Baseline, blur_outside, crop_to_region
 from ..framing import resize
+from . import host
 from .masks import check_count, fitted
 from .vision import CoreTower
 from .widgets import METHODS
@@ -30,7 +31,8 @@ PICTURE_METHODS: dict[str, Baseline] = {"crop": crop_to_region, "blur": blur_out
 """Methods that change the picture, and leave the tower alone."""
 
 REMEMBERED = 4
-"""Results that a focused model keeps: a graph asks for the same pictures again and again."""
+"""Results that a focused model keeps, where the core keeps its own: a graph asks for the same
+pictures again and again."""
 
 Picture = tuple[tuple[int, int], bool]
 """(height, width) of the picture that pixel values come from, and whether it was cropped."""
@@ -72,20 +74,21 @@ def chosen(vision: Any, method: str) -> str:
         raise ValueError(f"method is {method!r}; expected one of {METHODS}.")
     tower = unfocused(vision).model
     knows_alpha = isinstance(tower, CoreTower) and tower.knows_alpha
+    found = method
     if method == "auto":
-        method = "alpha weights" if knows_alpha else "training-free"
-    if method == "alpha weights" and not knows_alpha:
+        found = "alpha weights" if knows_alpha else "training-free"
+    if found == "alpha weights" and not knows_alpha:
         raise ValueError(
             "method 'alpha weights' needs a tower that was trained with alpha, and this one was "
             "not. Load Alpha-CLIP Vision opens one; method 'training-free' works with every CLIP."
         )
-    if method == "training-free" and _patch(tower) is None:
+    if found == "training-free" and _patch(tower) is None:
         raise ValueError(
-            f"method 'training-free' needs a CLIP or SigLIP tower that takes square pictures, not "
+            f"method {method!r} needs a CLIP or SigLIP tower that takes square pictures, not "
             f"{getattr(vision, 'model_type', type(tower).__name__)}; 'crop' and 'blur' work with "
             f"all towers."
         )
-    return method
+    return found
 
 
 class FocusedModel:
@@ -109,11 +112,13 @@ class FocusedModel:
         if key not in self.results:
             alpha = self._framed(pixel_values)
             run = partial(self.vision.model, **settings)
-            self.results[key] = look(self.vision, pixel_values, alpha, self.method, run)
+            found = look(self.vision, pixel_values, alpha, self.method, run)
+            self.results[key] = tuple(_moved(value, host.to_host) for value in found)
             while len(self.results) > REMEMBERED:
                 self.results.popitem(last=False)
         self.results.move_to_end(key)
-        return tuple(v.clone() if isinstance(v, Tensor) else v for v in self.results[key])
+        there = partial(torch.Tensor.to, device=pixel_values.device, copy=True)
+        return tuple(_moved(value, there) for value in self.results[key])
 
     def __getattr__(self, name: str) -> Any:
         if name == "vision":  # not yet set, while being copied
@@ -253,6 +258,10 @@ def _patch(tower: Any) -> tuple[int, int] | None:
     layers = getattr(getattr(body, "encoder", None), "layers", None)
     convolution = getattr(getattr(body, "embeddings", None), "patch_embedding", None)
     return None if layers is None else getattr(convolution, "kernel_size", None)
+
+
+def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    return move(value) if isinstance(value, Tensor) else value
 
 
 def _fingerprint(pixel_values: Tensor, *settings: Any) -> str:

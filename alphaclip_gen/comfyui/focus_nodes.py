@@ -1,6 +1,5 @@
 """Nodes that look at a region: load a tower, bind a region, encode it, name it, show the look."""
 
-from functools import partial
 from typing import Any
 
 from . import widgets as w
@@ -80,11 +79,12 @@ class Focus:
         node: str | None = None,
     ) -> tuple:
         from .focus import focus_vision
-        from .host import tell
+        from .host import warnings_on
         from .masks import region
 
-        alpha = region(focus_mask, strength, invert, partial(tell, node=node))
-        return (focus_vision(clip_vision, alpha, method),)
+        with warnings_on(node):
+            alpha = region(focus_mask, strength, invert)
+            return (focus_vision(clip_vision, alpha, method),)
 
 
 class EncodeRegion:
@@ -138,11 +138,12 @@ class EncodeRegion:
         node: str | None = None,
     ) -> tuple:
         from .encoding import encode_region
-        from .host import tell
-        from .masks import picture, region
+        from .host import warnings_on
+        from .masks import reference
 
-        alpha = region(focus_mask, strength, invert, partial(tell, node=node))
-        return tuple(encode_region(clip_vision, picture(image), alpha, geometry, method, embeds))
+        with warnings_on(node):
+            pictures, alpha = reference(image, focus_mask, strength, invert)
+            return tuple(encode_region(clip_vision, pictures, alpha, geometry, method, embeds))
 
 
 class ScoreRegion:
@@ -185,14 +186,15 @@ class ScoreRegion:
         invert: bool,
         node: str | None = None,
     ) -> tuple:
-        from .host import tell
-        from .masks import picture, region
+        from .entries import lines_of
+        from .host import warnings_on
+        from .masks import reference
         from .scoring import name_regions
-        from .text_boxes import lines_of
         from .vision import encoder_of
 
-        alpha = region(focus_mask, strength, invert, partial(tell, node=node))
-        named = name_regions(encoder_of(clip_vision), picture(image), alpha, lines_of(texts))
+        with warnings_on(node):
+            pictures, alpha = reference(image, focus_mask, strength, invert)
+            named = name_regions(encoder_of(clip_vision), pictures, alpha, lines_of(texts))
         return "\n".join(named.best), named.table, named.score
 
 
@@ -240,16 +242,16 @@ class AttentionMap:
         text: str,
         node: str | None = None,
     ) -> tuple:
-        from .host import Progress, tell
+        from .host import Progress, warnings_on
         from .looking import heated, look_at
-        from .masks import as_comfy_image, as_comfy_mask, picture, region
+        from .masks import as_comfy_image, as_comfy_mask, reference
         from .vision import encoder_of
 
-        alpha = region(focus_mask, strength, invert, partial(tell, node=node))
-        pictures = picture(image)
-        encoder = encoder_of(clip_vision) if text.strip() else None
-        progress = Progress(len(pictures))
-        heat = look_at(clip_vision, pictures, alpha, method, text, encoder, progress)
+        with warnings_on(node):
+            pictures, alpha = reference(image, focus_mask, strength, invert)
+            encoder = encoder_of(clip_vision) if text.strip() else None
+            progress = Progress(len(pictures))
+            heat = look_at(clip_vision, pictures, alpha, method, text, encoder, progress)
         return as_comfy_image(heated(pictures, heat)), as_comfy_mask(heat)
 
 

@@ -6,7 +6,6 @@ and the core's own classes.
 
 import io
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
-
 CLIP_VISION_FOLDER = "clip_vision"
-PIPELINES_FOLDER = "diffusers"
 PREVIEW_SIDE = 512
 
 
@@ -34,44 +30,38 @@ def vision_files() -> list[str]:
     return list(folder_paths.get_filename_list(CLIP_VISION_FOLDER))
 
 
-def vision_path(name: str) -> Path:
-    """The file of a name in models/clip_vision."""
+def vision_path(name: str, input_name: str = "model") -> Path:
+    """The file of a name in models/clip_vision; `input_name` is the node's input that gave it."""
     import folder_paths
 
     path = folder_paths.get_full_path(CLIP_VISION_FOLDER, name)
     if path is None:
         raise FileNotFoundError(
-            f"there is no {name!r} in models/{CLIP_VISION_FOLDER}; put the file there, or choose "
-            f"another one."
+            f"{input_name} is {name!r}, and there is no such file in models/{CLIP_VISION_FOLDER}; "
+            f"put it there and press R, or choose another one."
         )
     return Path(path)
 
 
-def pipeline_folders() -> list[str]:
-    """Names of the diffusers pipelines in models/diffusers: folders with a model_index.json."""
+def input_path(name: str, input_name: str) -> Path:
+    """A file in the core's input folder; `input_name` is the node's input that names it."""
     import folder_paths
 
-    found: set[str] = set()
-    for root in folder_paths.get_folder_paths(PIPELINES_FOLDER):
-        for folder, below, files in os.walk(root, followlinks=True):
-            if "model_index.json" in files:
-                found.add(Path(folder).relative_to(root).as_posix())
-                below.clear()
-    return sorted(found)
+    folder = Path(folder_paths.get_input_directory()).resolve()
+    path = (folder / name).resolve()
+    if not (path.is_relative_to(folder) and path.is_file()):
+        raise FileNotFoundError(
+            f"{input_name} names the file {name!r}, which is not in ComfyUI's input folder; put it "
+            f"there: {folder}"
+        )
+    return path
 
 
-def pipeline_path(name: str) -> Path:
-    """The folder of a diffusers pipeline in models/diffusers."""
+def diffusers_folders() -> list[Path]:
+    """The places of models/diffusers."""
     import folder_paths
 
-    roots = [Path(root) for root in folder_paths.get_folder_paths(PIPELINES_FOLDER)]
-    for root in roots:
-        if name and (root / name / "model_index.json").is_file():
-            return root / name
-    raise FileNotFoundError(
-        f"there is no pipeline {name!r} in models/{PIPELINES_FOLDER}; expected a folder with a "
-        f"model_index.json, as save_pretrained() or a download of the whole repository makes it."
-    )
+    return [Path(place) for place in folder_paths.get_folder_paths("diffusers")]
 
 
 def clip_words() -> Path:
@@ -186,13 +176,32 @@ class Progress:
         self.bar.update_absolute(done, self.total, preview)
 
 
-def tell(message: str, node: str | None = None) -> None:
-    """Nothing; a warning goes into the log, and onto the node where the core can show it."""
-    logger.warning(message)
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    instance: Any = getattr(server, "instance", None)
-    if node is not None and hasattr(instance, "send_progress_text"):
-        instance.send_progress_text(message, node)
+class _OnNode(logging.Handler):
+    """Shows warnings on a node, where the core can do that."""
+
+    def __init__(self, node: str | None):
+        super().__init__(logging.WARNING)
+        self.node = node
+        self.lines: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines[record.getMessage()] = None
+        server = getattr(sys.modules.get("server"), "PromptServer", None)
+        instance: Any = getattr(server, "instance", None)
+        if self.node is not None and hasattr(instance, "send_progress_text"):
+            instance.send_progress_text("\n".join(self.lines), self.node)
+
+
+@contextmanager
+def warnings_on(node: str | None) -> Iterator[None]:
+    """While this holds, what the library warns of is shown on the node, beside the log."""
+    handler = _OnNode(node)
+    library = logging.getLogger(__name__.partition(".")[0])
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
 
 
 # The core's classes

@@ -3,8 +3,6 @@
 import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +13,8 @@ from torch import Tensor
 from ..conditioning import as_rgba, focus
 from . import host
 from .focus import unfocused
-from .masks import fitted
-from .subject import INSTALL
+from .pipeline_folders import SHAP_E, find, load, needs_diffusers
 from .vision import CoreTower
-
-SHAP_E = "Shap-E"
-ENGINES = (SHAP_E,)
 
 
 class Made(NamedTuple):
@@ -33,7 +27,7 @@ class Made(NamedTuple):
 def image_to_3d(
     model: str,
     picture: Float[Tensor, "1 3 height width"],
-    alpha: Float[Tensor, "1 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "1 1 height width"] | None,
     tower: torch.nn.Module | None = None,
     *,
     steps: int = 64,
@@ -56,8 +50,8 @@ def image_to_3d(
         ImportError: diffusers is not installed.
         ValueError: the tower does not fit.
     """
-    pipe = load_shap_e(host.pipeline_path(model))
-    mask = None if alpha is None else fitted(alpha, (picture.shape[-2], picture.shape[-1]))[0, 0]
+    pipe = open_shap_e(model)
+    mask = None if alpha is None else alpha[0, 0]
     progress = host.Progress(steps + 2)
     with (
         torch.no_grad(),
@@ -125,16 +119,9 @@ def as_trimesh(mesh: Any) -> Any:
     )
 
 
-@lru_cache(maxsize=1)
-def load_shap_e(folder: Path) -> Any:
-    """Shap-E's pipeline of a folder, in main memory; the last one is kept."""
-    try:
+def open_shap_e(model: str) -> Any:
+    """Shap-E's pipeline of a folder in models/diffusers."""
+    folder = find(model, SHAP_E)
+    with needs_diffusers("Image to 3D"):
         from diffusers import ShapEImg2ImgPipeline
-    except ImportError as error:
-        raise ImportError(f"Image to 3D needs diffusers ({error}). {INSTALL}") from error
-    with torch.inference_mode(False):
-        pipe = ShapEImg2ImgPipeline.from_pretrained(
-            folder, torch_dtype=host.pipeline_dtype(host.compute_device()), local_files_only=True
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return load(folder, ShapEImg2ImgPipeline)

@@ -13,7 +13,7 @@ from ..framing import preprocess, resize
 from . import host
 from .encoding import normalized
 from .focus import PICTURE_METHODS, chosen, first_layer, unfocused
-from .masks import check_count, fitted
+from .masks import check_count
 
 COLORS = torch.tensor(
     [
@@ -30,7 +30,7 @@ COLORS = torch.tensor(
 def look_at(
     vision: Any,
     pictures: Float[Tensor, "images 3 height width"],
-    alpha: Float[Tensor, "alphas 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "alphas 1 height width"] | None,
     method: str = "auto",
     text: str = "",
     encoder: RegionEncoder | None = None,
@@ -58,7 +58,7 @@ def look_at(
     size = (pictures.shape[-2], pictures.shape[-1])
     if alpha is not None:
         check_count(alpha, len(pictures))
-        alpha = fitted(alpha, size).to(pictures).expand(len(pictures), -1, -1, -1)
+        alpha = alpha.expand(len(pictures), -1, -1, -1)
     squares, regions = preprocess(pictures, alpha, plain.image_size, "squash")
     pixel_values = normalized(plain, squares).to(plain.load_device)
     toward = None if encoder is None or not text.strip() else encoder.embed_texts([text])

@@ -1,6 +1,5 @@
 """Nodes that make something: pictures of a subject, and objects from words or from a picture."""
 
-from functools import partial
 from typing import Any
 
 from . import widgets as w
@@ -30,14 +29,14 @@ class SubjectGenerate:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from .host import pipeline_folders
+        from .pipeline_folders import BLIP_DIFFUSION, names
 
         return {
             "required": {
                 "image": w.image("The reference; several are views of one subject."),
                 "focus_mask": w.focus_mask(),
                 "model": w.choice(
-                    ["mini", *pipeline_folders()],
+                    ["mini", *names(BLIP_DIFFUSION)],
                     f"mini, or BLIP-Diffusion: {FOLDER_TOOLTIP}.",
                 ),
                 "prompt": w.text(
@@ -75,12 +74,13 @@ class SubjectGenerate:
         node: str | None = None,
         **settings: Any,
     ) -> tuple:
-        from .host import tell
-        from .masks import as_comfy_image, picture, region
+        from .host import warnings_on
+        from .masks import as_comfy_image, reference
         from .subject import generate
 
-        alpha = region(focus_mask, strength, invert, partial(tell, node=node))
-        made = generate(model, picture(image), alpha, prompt, subject, target, **settings)
+        with warnings_on(node):
+            pictures, alpha = reference(image, focus_mask, strength, invert)
+            made = generate(model, pictures, alpha, prompt, subject, target, **settings)
         return (as_comfy_image(made),)
 
 
@@ -101,7 +101,14 @@ class TextTo3D:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "prompt": w.text("a red mushroom", "What to make."),
+                "prompt": w.text("a yellow cone", "What to make; may be empty if there are parts."),
+                "parts": w.text(
+                    "",
+                    "A text and the shape where it holds, one part a line: a red cone @ top. "
+                    "Shapes: top, bottom, left, right, front, back; box x0 y0 z0 x1 y1 z1; ball x "
+                    "y z radius; half x y z offset; a mesh file of the input folder.",
+                    True,
+                ),
                 "steps": w.whole(200, 1, 20000, "More steps, more shape."),
                 "views": w.whole(6, 1, 64, "Pictures a step."),
                 "resolution": w.whole(64, 16, 512, "Side of these pictures in pixels.", 8),
@@ -113,17 +120,21 @@ class TextTo3D:
             "optional": {
                 "guidance": w.clip_vision_with_texts(),
             },
+            "hidden": w.NODE_ID,
         }
 
-    def run(self, prompt: str, guidance: Any = None, **settings: Any) -> tuple:
-        from .host import glb_file
+    def run(
+        self, prompt: str, guidance: Any = None, node: str | None = None, **settings: Any
+    ) -> tuple:
+        from .host import glb_file, warnings_on
         from .masks import as_comfy_image
         from .meshes import as_comfy_mesh
         from .text_to_3d import text_to_3d
         from .vision import encoder_of
 
-        encoder = None if guidance is None else encoder_of(guidance)
-        made = text_to_3d(prompt, encoder, **settings)
+        with warnings_on(node):
+            encoder = None if guidance is None else encoder_of(guidance, "guidance")
+            made = text_to_3d(prompt, encoder, **settings)
         return as_comfy_mesh(made.mesh), glb_file(made.glb), as_comfy_image(made.frames)
 
 
@@ -139,15 +150,14 @@ class ImageTo3D:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from .host import pipeline_folders
+        from .pipeline_folders import SHAP_E, names
 
-        folders = pipeline_folders()
         return {
             "required": {
                 "image": w.image("The picture; of several, the first."),
                 "focus_mask": w.focus_mask(),
                 "engine": w.choice(["Shap-E"], "What makes the object."),
-                "model": w.choice(folders or [""], f"openai/shap-e-img2img: {FOLDER_TOOLTIP}."),
+                "model": w.choice(names(SHAP_E) or [""], f"{SHAP_E.source}: {FOLDER_TOOLTIP}."),
                 "steps": w.whole(64, 1, 1000, "Of the diffusion."),
                 "guidance_scale": w.number(3.0, 0.0, 100.0, 0.1, "How closely to follow."),
                 "frame_size": w.whole(128, 16, 512, "Side of the turntable's pictures.", 8),
@@ -177,15 +187,16 @@ class ImageTo3D:
         node: str | None = None,
         **settings: Any,
     ) -> tuple:
-        from .host import glb_file, tell
+        from .host import glb_file, warnings_on
         from .image_to_3d import image_to_3d, own_tower
-        from .masks import as_comfy_image, picture, region
+        from .masks import as_comfy_image, reference
         from .meshes import as_comfy_mesh, as_glb
 
-        alpha = region(focus_mask, strength, invert, partial(tell, node=node))
-        alpha = None if alpha is None else alpha[:1]
-        tower = None if clip_vision is None else own_tower(clip_vision)
-        made = image_to_3d(model, picture(image[:1]), alpha, tower, **settings)
+        with warnings_on(node):
+            tower = None if clip_vision is None else own_tower(clip_vision)
+            mask = focus_mask if focus_mask.ndim == 2 else focus_mask[:1]
+            picture, alpha = reference(image[:1], mask, strength, invert)
+            made = image_to_3d(model, picture, alpha, tower, **settings)
         glb = glb_file(as_glb(made.mesh))
         return as_comfy_mesh(made.mesh), glb, as_comfy_image(made.frames)
 

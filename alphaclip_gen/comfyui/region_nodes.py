@@ -36,10 +36,12 @@ class RegionFromBox:
         self, image: Any, left: float, top: float, right: float, bottom: float, unit: str
     ) -> tuple:
         from ..regions import alpha_from_box
-        from .masks import as_comfy_mask
+        from .entries import box_of
+        from .masks import as_comfy_mask, size_of
 
-        box = (left, top, right, bottom)
-        return (as_comfy_mask(alpha_from_box(box, tuple(image.shape[1:3]), unit)),)
+        size = size_of(image)
+        box = box_of(left, top, right, bottom, unit, size)
+        return (as_comfy_mask(alpha_from_box(box, size, unit)),)
 
 
 class RegionFromPoints:
@@ -71,11 +73,11 @@ class RegionFromPoints:
 
     def run(self, image: Any, points: str, radius: float, softness: float, unit: str) -> tuple:
         from ..regions import alpha_from_points
-        from .masks import as_comfy_mask
-        from .text_boxes import points_of
+        from .entries import points_of
+        from .masks import as_comfy_mask, size_of
 
-        size = tuple(image.shape[1:3])
-        return (as_comfy_mask(alpha_from_points(points_of(points), radius, size, unit, softness)),)
+        size, places = size_of(image), points_of(points, unit)
+        return (as_comfy_mask(alpha_from_points(places, radius, size, unit, softness)),)
 
 
 class RegionFromText:
@@ -108,27 +110,31 @@ class RegionFromText:
                     "MASK", "Regions to choose from, such as the masks of a segmenter."
                 ),
             },
+            "hidden": w.NODE_ID,
         }
 
     def run(
-        self, clip_vision: Any, image: Any, text: str, others: str, candidates: Any = None
+        self,
+        clip_vision: Any,
+        image: Any,
+        text: str,
+        others: str,
+        candidates: Any = None,
+        node: str | None = None,
     ) -> tuple:
-        from . import host
+        from . import masks
+        from .entries import lines_of
+        from .host import Progress, warnings_on
         from .locating import find_region, most_regions
-        from .masks import as_comfy_mask, fitted, picture
-        from .text_boxes import lines_of
         from .vision import encoder_of
 
-        encoder, reference = encoder_of(clip_vision), picture(image[:1])
-        regions = None
-        if candidates is not None:
-            from ..regions import alpha_from_comfy_mask
-
-            alpha = alpha_from_comfy_mask(candidates.float().clamp(0, 1))
-            regions = fitted(alpha, (reference.shape[-2], reference.shape[-1]))
-        report = host.Progress(most_regions() if regions is None else len(regions))
-        alpha, score = find_region(encoder, reference, text, lines_of(others), regions, report)
-        return as_comfy_mask(alpha), score
+        with warnings_on(node):
+            encoder, picture = encoder_of(clip_vision), masks.picture(image[:1])
+            size = masks.size_of(image)
+            regions = None if candidates is None else masks.candidates(candidates, size)
+            report = Progress(most_regions() if regions is None else len(regions))
+            alpha, score = find_region(encoder, picture, text, lines_of(others), regions, report)
+        return masks.as_comfy_mask(alpha), score
 
 
 class ExamplePicture:

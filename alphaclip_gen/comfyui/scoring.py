@@ -6,7 +6,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..encoder import RegionEncoder
-from .masks import check_count, fitted
 
 
 class Named(NamedTuple):
@@ -20,7 +19,7 @@ class Named(NamedTuple):
 def name_regions(
     encoder: RegionEncoder,
     pictures: Float[Tensor, "images 3 height width"],
-    alpha: Float[Tensor, "alphas 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "alphas 1 height width"] | None,
     texts: list[str],
 ) -> Named:
     """How likely each text names each region; of several regions, `score` is the first one's.
@@ -29,13 +28,11 @@ def name_regions(
         ValueError: fewer than two texts: a probability compares.
     """
     if len(texts) < 2:
-        raise ValueError(f"texts holds {len(texts)} lines; expected two or more to choose from.")
-    if alpha is not None:
-        if len(pictures) > 1:
-            check_count(alpha, len(pictures))
-        alpha = fitted(alpha, (pictures.shape[-2], pictures.shape[-1])).to(pictures)
-        if len(alpha) < len(pictures):
-            alpha = alpha.expand(len(pictures), -1, -1, -1)
+        raise ValueError(
+            f"texts has {len(texts)} lines; expected two or more to choose from, one a line."
+        )
+    if alpha is not None and len(alpha) < len(pictures):
+        alpha = alpha.expand(len(pictures), -1, -1, -1)
     several = [pictures] if len(pictures) == 1 else list(pictures.split(1))
     probabilities = encoder.score(several, texts, alpha).float().cpu()
     best = [texts[i] for i in probabilities.argmax(1).tolist()]

@@ -1,6 +1,5 @@
 """Pictures of the subject in a region, by BLIP-Diffusion from a folder of its weights."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,18 @@ from torch import Tensor
 from ..framing import as_image
 from ..sources import SHIPPED
 from . import host
-from .masks import check_count, fitted
+from .pipeline_folders import BLIP_DIFFUSION, INDEX, find, load, needs_diffusers
 from .widgets import GEOMETRIES
 
 MINI = "mini"
 MINI_FOLDER = SHIPPED / "generator"
 """mini's generator; once it lies there, the node offers and runs it."""
 
-INSTALL = (
-    "Install it into ComfyUI's Python: python -m pip install 'diffusers>=0.36' 'accelerate>=1.1'"
-)
-
 
 def generate(
     model: str,
     picture: Float[Tensor, "images 3 height width"],
-    alpha: Float[Tensor, "alphas 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "alphas 1 height width"] | None,
     prompt: str,
     subject: str,
     target: str = "",
@@ -61,7 +56,7 @@ def generate(
     """
     if not subject.strip():
         raise ValueError("subject is empty; expected the name of what the region shows: 'dog'.")
-    pipe = load_pipeline(model_folder(model))
+    pipe = open_pipeline(model)
     progress = host.Progress(steps)
 
     def after_step(pipe: Any, index: int, timestep: Any, tensors: dict) -> dict:
@@ -90,48 +85,35 @@ def generate(
     return result.images.float().cpu()
 
 
-def models() -> list[str]:
-    """What the node offers: mini, and the pipelines in models/diffusers."""
-    return [MINI, *host.pipeline_folders()]
-
-
 def model_folder(model: str) -> Path:
     """The folder of a model that the node offers."""
     if model != MINI:
-        return host.pipeline_path(model)
-    if not (MINI_FOLDER / "model_index.json").is_file():
+        return find(model, BLIP_DIFFUSION)
+    if not (MINI_FOLDER / INDEX).is_file():
         raise FileNotFoundError(
-            "model 'mini': its generator is not part of this version. Choose a BLIP-Diffusion "
-            "folder in models/diffusers, such as a download of Salesforce/blipdiffusion."
+            "model is 'mini', whose generator is not part of this version: there is no "
+            f"{MINI_FOLDER.parent.name}/{MINI_FOLDER.name}/{INDEX}. Update the pack, or choose a "
+            f"BLIP-Diffusion folder in models/diffusers, such as a download of "
+            f"{BLIP_DIFFUSION.source}."
         )
     return MINI_FOLDER
 
 
 def references(
     pictures: Float[Tensor, "images 3 height width"],
-    alpha: Float[Tensor, "alphas 1 any_height any_width"] | None,
+    alpha: Float[Tensor, "alphas 1 height width"] | None,
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """The pictures one by one, and the region of each."""
     if alpha is None:
         return list(pictures), [None] * len(pictures)
-    if len(pictures) > 1:
-        check_count(alpha, len(pictures))
-    alpha = fitted(alpha, (pictures.shape[-2], pictures.shape[-1]))
     count = max(len(pictures), len(alpha))
     images = as_image(pictures).expand(count, -1, -1, -1)
     return list(images), [one[0] for one in alpha.expand(count, -1, -1, -1)]
 
 
-@lru_cache(maxsize=1)
-def load_pipeline(folder: Path) -> Any:
-    """The pipeline of a folder, in main memory; the last one is kept."""
-    try:
+def open_pipeline(model: str) -> Any:
+    """The pipeline of a model that the node offers."""
+    folder = model_folder(model)
+    with needs_diffusers("Subject Generate"):
         from ..subject import AlphaBlipDiffusionPipeline
-    except ImportError as error:
-        raise ImportError(f"Subject Generate needs diffusers ({error}). {INSTALL}") from error
-    with torch.inference_mode(False):
-        pipe = AlphaBlipDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=host.pipeline_dtype(host.compute_device()), local_files_only=True
-        )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return load(folder, AlphaBlipDiffusionPipeline)

@@ -5,6 +5,8 @@ it, and takes a copy of a tower whose weights were made or moved in it.
 """
 
 import copy
+import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +15,9 @@ from torch import Tensor
 
 from ..encoder import RegionEncoder
 from . import host
+from .entries import lines_of
 from .meshes import as_pictures
 from .programs import Program, program
-from .text_boxes import lines_of
 
 GIVEN = "clip_vision"
 """What the program calls a tower that it did not load itself."""
@@ -36,6 +38,7 @@ def text_to_3d(
     prompt: str,
     encoder: RegionEncoder | None = None,
     *,
+    parts: str = "",
     steps: int = 200,
     views: int = 6,
     resolution: int = 64,
@@ -47,8 +50,10 @@ def text_to_3d(
     """The object that the prompt names.
 
     Args:
-        prompt: what to make.
+        prompt: what to make; may be empty where there are parts.
         encoder: the tower that guides; None is mini, which knows the words of its own world only.
+        parts: a text and the shape where it holds, one part a line: "a red cone @ top". A shape may
+            be a mesh file in the core's input folder.
         steps, views, resolution, seed: of the optimization, its pictures a step and their side.
         negatives: what it should not be, one text a line.
         frames, size: of the turntable.
@@ -59,8 +64,11 @@ def text_to_3d(
     """
     with torch.inference_mode(False), torch.enable_grad():
         nerf = program("nerf")
-        config = nerf.settings.Config(
-            prompt=prompt,
+        places = parts_of(parts, nerf)
+        config = dataclasses.replace(
+            nerf.presets.PRESETS["parts" if places else "default"],
+            prompt=prompt if prompt.strip() or not places else None,
+            parts=places,
             steps=steps,
             views=views,
             resolution=resolution,
@@ -77,6 +85,24 @@ def text_to_3d(
         mesh = nerf.surface.extract(volume)
         turn = as_pictures(nerf.turntable.turn(volume, config.pictures))
         return Grown(mesh, nerf.formats.write_glb(mesh), turn)
+
+
+def parts_of(text: str, nerf: Program) -> tuple[str, ...]:
+    """The parts of a text box as the program takes them; mesh files are the core's.
+
+    Raises:
+        ValueError: a line is no part.
+        FileNotFoundError: a mesh is not in the core's input folder.
+    """
+    return tuple(_with_its_mesh(line, nerf) for line in lines_of(text))
+
+
+def _with_its_mesh(line: str, nerf: Program) -> str:
+    shape = nerf.parts.parse_part(line).shape
+    if Path(shape).suffix.lower() not in nerf.meshes.SUFFIXES:
+        return line
+    words, at, place = line.partition("@")
+    return words + at + place.replace(shape, str(host.input_path(shape, "parts")), 1)
 
 
 def _optimized(nerf: Program, config: Any, guides: Any) -> Any:

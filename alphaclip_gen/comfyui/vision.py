@@ -13,6 +13,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from ..checkpoints import make_model, make_processor, make_tower
 from ..encoder import RegionEncoder
+from ..recognition import Checkpoint
 from ..sources import read_checkpoint
 from ..tokenizer import find_tokenizer
 from ..vision import AlphaCLIPModel, AlphaCLIPVisionModel, AlphaCLIPVisionModelWithProjection
@@ -148,19 +149,36 @@ def load_vision(name: str, texts: str = OWN_TEXTS) -> AlphaVision:
         texts: the file of the whole CLIP that it was tuned from, for nodes that take texts.
     """
     with torch.inference_mode(False), torch.no_grad():  # weights that gradients can pass
-        source = name if name == MINI else host.vision_path(name)
-        checkpoint = read_checkpoint(source)
-        words = checkpoint if texts == OWN_TEXTS else read_checkpoint(host.vision_path(texts))
+        checkpoint = read_checkpoint(MINI) if name == MINI else _read(name, "model")
+        words = checkpoint if texts == OWN_TEXTS else _read(texts, "texts")
         dtype = host.vision_dtype(host.vision_devices()[0])
         look = make_processor(checkpoint)
         mean, std = look.image_mean, look.image_std
         if words.text is None or not checkpoint.has_projection:
             if texts != OWN_TEXTS:
-                raise ValueError(f"texts: {texts!r} has no text tower; choose a whole CLIP.")
+                raise ValueError(_no_texts(name, texts, words.text is None))
             return AlphaVision(CoreTower(make_tower(checkpoint, dtype=dtype)), mean, std)
         model = make_model(checkpoint, None if words is checkpoint else words, dtype)
         encoder = RegionEncoder(model, find_tokenizer(words) or _clip_tokenizer(), look)
         return AlphaVision(CoreTower(model), mean, std, encoder)
+
+
+def _read(name: str, input_name: str) -> Checkpoint:
+    """The checkpoint of a file in models/clip_vision; errors name the node's input."""
+    path = host.vision_path(name, input_name)
+    try:
+        return read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{input_name}: {error}") from error
+
+
+def _no_texts(name: str, texts: str, missing: bool) -> str:
+    if missing:
+        return f"texts is {texts!r}, which has no text tower; choose the file of a whole CLIP."
+    return (
+        f"texts is {texts!r}, but model {name!r} has no projection into the space that it shares "
+        f"with texts; choose {OWN_TEXTS!r}, or a model with a projection."
+    )
 
 
 def _clip_tokenizer() -> PreTrainedTokenizerBase:
@@ -168,8 +186,12 @@ def _clip_tokenizer() -> PreTrainedTokenizerBase:
     return CLIPTokenizer.from_pretrained(host.clip_words())
 
 
-def encoder_of(vision: Any) -> RegionEncoder:
+def encoder_of(vision: Any, input_name: str = "clip_vision") -> RegionEncoder:
     """The encoder of a CLIP_VISION that can read texts, on its device.
+
+    Args:
+        vision: the CLIP_VISION.
+        input_name: the node's input that gave it.
 
     Raises:
         ValueError: it has no text tower.
@@ -177,9 +199,9 @@ def encoder_of(vision: Any) -> RegionEncoder:
     encoder = getattr(getattr(vision, "unfocused", vision), "encoder", None)
     if encoder is None:
         raise ValueError(
-            "clip_vision has no text tower, which texts need. Take it from Load Alpha-CLIP Vision: "
-            "'mini', a whole CLIP, or an Alpha-CLIP with the CLIP that it was tuned from under "
-            "`texts`."
+            f"{input_name} has no text tower, which texts need. Take it from Load Alpha-CLIP "
+            f"Vision: 'mini', a whole CLIP, or an Alpha-CLIP with the CLIP that it was tuned from "
+            f"under `texts`."
         )
     host.load(vision.patcher)
     return encoder
