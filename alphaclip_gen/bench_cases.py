@@ -1,7 +1,8 @@
 """What `bench` measures: calls that differ in their tower, and regions in a batch or one by one.
 
-Towers have their true sizes and random weights, which all kinds of one tower share. In the pipeline
-U-Net and VAE are tiny: a real one takes far longer, so what focus adds weighs less there.
+Towers have their true sizes and random weights, which all kinds of one tower share. A pipeline's
+U-Net is tiny, which leaves the tower and what stands before it, or small: Stable Diffusion's at a
+quarter of its width and of its resolution. A real one takes far longer, and focus weighs less.
 """
 
 from functools import partial
@@ -50,6 +51,23 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 """Settings of OpenAI's vision transformers."""
 
+_TINY_UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (8, 8),
+    "layers_per_block": 1,
+    "attention_head_dim": 4,
+    "norm_num_groups": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+_SMALL_UNET = {
+    "sample_size": 32,
+    "block_out_channels": (80, 160, 320, 320),
+    "norm_num_groups": 16,
+}
+UNETS: dict[str, dict[str, Any]] = {"tiny": _TINY_UNET, "small": _SMALL_UNET}
+"""Settings of the pipelines' U-Nets, over those of Stable Diffusion."""
+
 STOCK, AGAIN = "stock", "stock, again"
 LEFT_HALF = (0.0, 0.0, 0.5, 1.0)
 PICTURE_SIDE = 512
@@ -94,11 +112,11 @@ def tower_cases(towers: Towers, batch: int) -> Cases:
     }
 
 
-def pipeline_cases(towers: Towers, steps: int) -> Cases:
-    """A call of an image variation with each tower; all else is the same in each."""
+def pipeline_cases(towers: Towers, steps: int, unet: str = "tiny") -> Cases:
+    """A call of an image variation with each tower; all else, a U-Net of `UNETS`, is the same."""
     picture = to_pil_image(_picture(PICTURE_SIDE)[0])
     half = as_rgba(picture, LEFT_HALF)
-    stock = _image_variation(towers.stock)
+    stock = _image_variation(towers.stock, UNETS[unet])
     ours, training_free = _twin(stock), _twin(stock)
     focus(ours, towers.ours)
     focus(training_free, towers.training_free)
@@ -116,24 +134,18 @@ def pipeline_cases(towers: Towers, steps: int) -> Cases:
     }
 
 
-def _image_variation(tower: Any) -> Any:
-    """An image variation pipeline around the tower, with a tiny U-Net and VAE."""
+def _image_variation(tower: Any, settings: dict[str, Any]) -> Any:
+    """An image variation pipeline around the tower, with a U-Net of these settings, a tiny VAE."""
     import diffusers
 
-    tiny = {"block_out_channels": (8, 8), "norm_num_groups": 4}
     unet: nn.Module = diffusers.UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=1,
-        attention_head_dim=4,
-        cross_attention_dim=tower.config.projection_dim,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        **tiny,
+        cross_attention_dim=tower.config.projection_dim, **settings
     )
     vae: nn.Module = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
-        **tiny,
     )
     for part in (unet, vae):
         nn.Module.to(part.eval(), tower.device, tower.dtype)  # diffusers' own warns

@@ -5,6 +5,7 @@ import io
 import json
 from functools import partial
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -27,6 +28,7 @@ from alphaclip_gen.bench import (
 from alphaclip_gen.bench_cases import make_encoders, make_towers, pipeline_cases, tower_cases
 
 CPU = torch.device("cpu")
+SMALL = bench_cases.UNETS["small"]
 TINY = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -42,6 +44,7 @@ TINY = {
 def tiny_towers(monkeypatch):
     for name in bench_cases.TOWERS:
         monkeypatch.setitem(bench_cases.TOWERS, name, TINY)
+    monkeypatch.setitem(bench_cases.UNETS, "small", bench_cases.UNETS["tiny"])
 
 
 @pytest.fixture
@@ -158,6 +161,14 @@ def test_pipeline_calls_differ_where_their_towers_do(towers):
     assert len({picture.tobytes() for picture in (stock, *others)}) == 4
 
 
+def test_the_small_unet_has_a_sixteenth_of_stable_diffusions_weights():
+    """A quarter of the width; Stable Diffusion 1's has 860 million."""
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(cross_attention_dim=768, **SMALL)
+    assert sum(weight.numel() for weight in unet.parameters()) == pytest.approx(860e6 / 16, rel=0.1)
+    assert unet.config.sample_size == 32
+
+
 @torch.no_grad()
 def test_regions_are_the_same_in_one_batch_and_one_by_one():
     encoders = make_encoders("B/16", CPU, torch.float32)
@@ -201,7 +212,8 @@ def test_every_row_is_printed_and_written(tmp_path, monkeypatch):
     assert [(row["what"], row["tower"], row["case"]) for row in result["time"]] == [
         *(("tower", "ViT-B/32", case) for case in forwards),
         *(("tower", "ViT-L/14", case) for case in forwards),
-        *(("pipeline", "ViT-L/14", case) for case in calls),
+        *(("pipeline, tiny U-Net", "ViT-L/14", case) for case in calls),
+        *(("pipeline, small U-Net", "ViT-L/14", case) for case in calls),
     ]
     assert {(row["seconds"], row["ratio"]) for row in result["time"]} == {(1.0, 1.0)}
     names = [forwards[0], *forwards[2:]]
