@@ -1,6 +1,7 @@
 """focus() on every pipeline that it covers, by Alpha-CLIP weights and without training.
 
-`python tests/test_families.py` runs the same cases and writes docs/pipelines.md.
+`python tests/test_families.py` runs the same cases and writes their tables: docs/pipelines.md, and
+the shorter one between two comments of README.md.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from alphaclip_gen.conditioning import focus, unfocus
 from alphaclip_gen.processor import AlphaCLIPImageProcessor
 
 HERE = Path(__file__).resolve().parent
-TABLE = HERE.parent / "docs" / "pipelines.md"
+PAGE, README = HERE.parent / "docs" / "pipelines.md", HERE.parent / "README.md"
+BETWEEN = ("<!-- pipelines: written by python tests/test_families.py -->\n", "<!-- end -->")
 cases = SimpleNamespace(**runpy.run_path(str(HERE / "tiny_cases.py")))
 MEASURED = {}  # (case, mechanism) -> how far results moved, for the table
 
@@ -66,7 +68,7 @@ def test_every_pipeline(case, mechanism, image):
     assert change["back"] == 0
 
 
-# The table of docs/pipelines.md
+# The tables
 
 
 def works_by_hand(case, image):
@@ -89,8 +91,19 @@ def works_by_hand(case, image):
     return cases.moved(half, whole) > 1e-3
 
 
-def table(measured, image):
-    """docs/pipelines.md, from what was measured."""
+def rows(measured, image):
+    """(pipeline, whether it works by hand, what `focus` replaces, published weights) of each."""
+    for case in cases.CASES:
+        for one in (measured.get((case.name, kind)) for kind in ("alpha", "training-free")):
+            assert one is None or one["half"] > 1e-3 > 1e-5 > one["full"], case.name
+            assert one is None or one["rgb"] == one["back"] == 0, case.name
+        replaced = ", ".join(f"`{name}`" for name in cases.focused(cases.build(case)).changes)
+        weights = "yes" if case.published else "none: training-free"
+        yield case.name, works_by_hand(case, image), replaced, weights
+
+
+def page(found):
+    """docs/pipelines.md: a row for each pipeline."""
     lines = [
         "# Pipelines that `focus` covers",
         "",
@@ -103,24 +116,35 @@ def table(measured, image):
         "| pipeline | tower and processor by hand | `focus` replaces | published Alpha-CLIP |",
         "|---|---|---|---|",
     ]
-    for case in cases.CASES:
-        for one in (measured.get((case.name, kind)) for kind in ("alpha", "training-free")):
-            assert one is None or one["half"] > 1e-3 > 1e-5 > one["full"], case.name
-            assert one is None or one["rgb"] == one["back"] == 0, case.name
-        pipe = cases.build(case)
-        names = ", ".join(f"`{name}`" for name in cases.focused(pipe).changes)
-        by_hand = "works" if works_by_hand(case, image) else "fails"
-        weights = "yes" if case.published else "none: training-free"
-        lines.append(f"| {case.name} | {by_hand} | {names} | {weights} |")
+    for name, works, replaced, weights in found:
+        lines.append(f"| {name} | {'works' if works else 'fails'} | {replaced} | {weights} |")
     return "\n".join([*lines, ""])
 
 
-def test_the_table_says_what_this_run_measured(image):
+def block(found):
+    """The README's table: a row for all pipelines of which the same holds."""
+    alike = {}
+    for name, works, replaced, _ in found:
+        alike.setdefault((works, replaced), []).append(name.removesuffix("Pipeline"))
+    lines = ["| pipeline | works unchanged | `focus` replaces |", "|---|---|---|"]
+    for (works, replaced), names in alike.items():
+        lines.append(f"| {'; '.join(names)} | {'yes' if works else 'no'} | {replaced} |")
+    return "\n".join([*lines, ""])
+
+
+def with_block(readme, found):
+    """README.md with the table between its comments."""
+    before, after = readme.split(BETWEEN[0])
+    return before + BETWEEN[0] + block(found) + BETWEEN[1] + after.split(BETWEEN[1], 1)[1]
+
+
+def test_the_tables_say_what_this_run_measured(image):
     if {name for name, _ in MEASURED} != cases.BY_NAME.keys():
         pytest.skip("only a part of the pipelines ran")
-    assert TABLE.read_text(encoding="utf-8") == table(MEASURED, image), (
-        "docs/pipelines.md is not up to date: python tests/test_families.py writes it"
-    )
+    found, readme = list(rows(MEASURED, image)), README.read_text(encoding="utf-8")
+    stale = "%s is not up to date: python tests/test_families.py writes it"
+    assert PAGE.read_text(encoding="utf-8") == page(found), stale % "docs/pipelines.md"
+    assert readme == with_block(readme, found), stale % "README.md"
 
 
 # What a family needs besides
@@ -154,16 +178,18 @@ def test_what_has_no_tower_to_focus_is_refused():
         focus(cases.pipes.llava())
 
 
-def write_table():
+def write_tables():
     picture = cases.noise_picture()
     measured = {}
     for case in cases.CASES:
         for kind in ("alpha", "training-free"):
             with contextlib.suppress(pytest.skip.Exception):
                 measured[case.name, kind] = measure(case, kind, picture)
-    TABLE.parent.mkdir(exist_ok=True)
-    TABLE.write_text(table(measured, picture), encoding="utf-8")
+    found, readme = list(rows(measured, picture)), README.read_text(encoding="utf-8")
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(found), encoding="utf-8")
+    README.write_text(with_block(readme, found), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write_table()
+    write_tables()
