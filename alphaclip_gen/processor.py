@@ -34,7 +34,8 @@ class AlphaCLIPImageProcessor(CLIPImageProcessor):
     A picture with transparency (RGBA, LA, a palette with a transparent color; array or tensor of
     four channels) gives (4, height, width): its color as it is under the transparency, not laid on
     white, and `alpha - 1`. Where pictures with and without alpha come together, those without
-    attend everywhere. Pictures without alpha alone give three channels.
+    attend everywhere. Pictures without alpha alone give three channels. A picture that is
+    transparent all over attends nowhere.
 
     Args:
         geometry: "center" is CLIP's own resize and crop, exactly as in transformers. "pad",
@@ -78,6 +79,8 @@ class AlphaCLIPImageProcessor(CLIPImageProcessor):
     @no_type_check
     def _preprocess(self, images, *, geometry=None, return_tensors=None, **settings):
         _check_geometry(geometry)
+        if not images or any(image.numel() == 0 for image in images):
+            raise ValueError("images holds no pixels; expected at least one picture, none empty.")
         for image in images:
             _check_values(image, settings)
         color = [image[:3] for image in images]

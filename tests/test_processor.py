@@ -168,6 +168,8 @@ def test_other_outputs_and_devices_of_the_call():
         (np.full((32, 32, 3), np.nan), {"do_rescale": False}, "images holds NaN; expected"),
         (np.zeros((32, 32, 2), np.uint8), {}, r"shape \(32, 32, 2\); expected 1 .* 3 .* or 4"),
         (torch.zeros(1, 5, 32, 32), {}, r"shape \(5, 32, 32\); expected 1 .* 3 .* or 4"),
+        ([], {}, "images holds no pixels; expected at least one picture"),
+        (Image.new("RGBA", (0, 5)), {}, "images holds no pixels; expected at least one picture"),
         (torch.rand(1, 3, 32, 32), {"geometry": "stretch"}, "geometry is 'stretch'; expected one"),
     ],
 )

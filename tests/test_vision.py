@@ -147,6 +147,16 @@ def test_positions_interpolate_to_other_sizes(trained):
     assert output.last_hidden_state.shape == (1, 1 + 4 * 6, 32)
 
 
+def test_eager_attention_gives_the_same_and_its_weights(trained, pixels):
+    stored = torch.cat([pixels, -torch.rand(2, 1, 32, 32)], dim=1)
+    with torch.no_grad():
+        fused = trained(stored).image_embeds
+        trained.set_attn_implementation("eager")
+        output = trained(stored, output_attentions=True)
+    torch.testing.assert_close(output.image_embeds, fused, atol=1e-5, rtol=1e-5)
+    assert [one.shape for one in output.attentions] == 2 * [(2, 2, 17, 17)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(trained, pixels, dtype):
     stored = torch.cat([pixels, -torch.rand(2, 1, 32, 32)], dim=1)
@@ -162,7 +172,11 @@ def test_save_and_load_by_class_and_by_auto_class(trained, pixels, tmp_path):
     stored = torch.cat([pixels, -torch.rand(2, 1, 32, 32)], dim=1)
     loaded = AlphaCLIPVisionModelWithProjection.from_pretrained(tmp_path)
     with torch.no_grad():
-        assert torch.equal(loaded(stored).image_embeds, trained(stored).image_embeds)
+        expected = trained(stored)
+        assert torch.equal(loaded(stored).image_embeds, expected.image_embeds)
+        auto = AutoModel.from_pretrained(tmp_path)
+        assert type(auto) is AlphaCLIPVisionModel
+        assert torch.equal(auto(stored).last_hidden_state, expected.last_hidden_state)
     model = AlphaCLIPModel(AlphaCLIPConfig(vision_config=TINY, text_config=TEXT, projection_dim=16))
     model.save_pretrained(tmp_path / "both")
     again = AutoModel.from_pretrained(tmp_path / "both")
