@@ -163,6 +163,8 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
     from .demo import Demo, demo
     from .evaluate_3d import EvaluateTextTo3D, run
     from .evaluate_focus import EvaluateFocus, evaluate_focus
+    from .evaluate_parts import EvaluateParts
+    from .evaluate_parts import run as run_parts
     from .focus_grid import FocusGrid, focus_grid
     from .mini.evaluate import EvaluateMini, evaluate_mini
 
@@ -175,12 +177,14 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
         EvaluateFocus: evaluate_focus,
         EvaluateMini: evaluate_mini,
         EvaluateTextTo3D: lambda config, console: run(config),
+        EvaluateParts: lambda config, console: run_parts(config),
     }
     named = tyro.conf.subcommand
     evaluations = (
         Annotated[EvaluateMini, named("mini")]
         | Annotated[EvaluateFocus, named("focus")]
         | Annotated[EvaluateTextTo3D, named("text-to-3d")]
+        | Annotated[EvaluateParts, named("parts")]
     )
     commands = (
         Annotated[Score, named("score")]

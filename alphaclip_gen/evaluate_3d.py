@@ -127,13 +127,14 @@ def evaluate_text_to_3d(
     table = {}
     for variant in variants:
         folder = output / variant
-        code = _make(program, prompts, folder, [*VARIANTS[variant], *options]) if program else None
+        flags = [*VARIANTS[variant], *options]
+        code = make_meshes(program, prompts, folder, flags) if program else None
         rows = [
             judge_folder(judge, folder / slug(prompt), prompt, targets[prompt], color_space)
             for prompt in prompts
         ]
         table[variant] = {**summarize(rows), "exit_code": code, "rows": [asdict(r) for r in rows]}
-        meshes = [_load(folder / slug(row.prompt))[0] for row in rows]
+        meshes = [load_mesh(folder / slug(row.prompt))[0] for row in rows]
         contact_sheet(rows, meshes, color_space=color_space).save(output / f"{variant}.png")
         (output / "table.json").write_text(json.dumps(table, indent=1) + "\n")
         (output / "table.md").write_text(markdown(table))
@@ -211,8 +212,8 @@ def judge_folder(
 ) -> Row:
     """The verdict on folder/mesh.glb, or the problem with it."""
     shape, color = asked
-    seconds = _seconds(folder)
-    mesh, problem = _load(folder)
+    seconds = seconds_of(folder)
+    mesh, problem = load_mesh(folder)
     if mesh is None:
         return Row(prompt, shape, color, seconds=seconds, problem=problem)
     verdict = judge_mesh(judge, mesh, color_space=color_space)
@@ -279,22 +280,44 @@ def contact_sheet(
     color_space: ColorSpace = "linear",
 ) -> Image.Image:
     """A picture of the meshes in a grid with their prompts; a wrong verdict stands below in red."""
+    notes = [
+        ""
+        if row.right["caption"]
+        else "no mesh"
+        if row.problem
+        else f"seen as {row.named_color} {row.named_shape}"
+        for row in rows
+    ]
+    prompts = [row.prompt for row in rows]
+    return labelled_sheet(
+        prompts, notes, meshes, columns=columns, tile=tile, color_space=color_space
+    )
+
+
+def labelled_sheet(
+    prompts: Sequence[str],
+    notes: Sequence[str],
+    meshes: Sequence[trimesh.Trimesh | None],
+    *,
+    columns: int = 12,
+    tile: int = 136,
+    color_space: ColorSpace = "linear",
+) -> Image.Image:
+    """A picture of the meshes in a grid, each with its prompt, and below it a note in red."""
     pad, text = 6, 34
-    across = min(columns, len(rows))
-    down = math.ceil(len(rows) / across)
+    across = min(columns, len(prompts))
+    down = math.ceil(len(prompts) / across)
     sheet = Image.new(
         "RGB", (pad + across * (tile + pad), pad + down * (tile + text)), (255, 255, 255)
     )
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    for number, (row, mesh) in enumerate(zip(rows, meshes, strict=True)):
+    for number, (prompt, note, mesh) in enumerate(zip(prompts, notes, meshes, strict=True)):
         left = pad + number % across * (tile + pad)
         top = pad + number // across * (tile + text)
         sheet.paste(_tile(mesh, tile, color_space), (left, top))
         center = left + tile // 2
-        pen.text((center, top + tile + 3), row.prompt, (60, 62, 68), font, anchor="ma")
-        if not row.right["caption"]:
-            named = "no mesh" if row.problem else f"seen as {row.named_color} {row.named_shape}"
-            pen.text((center, top + tile + 16), named, (200, 40, 40), font, anchor="ma")
+        pen.text((center, top + tile + 3), prompt, (60, 62, 68), font, anchor="ma")
+        pen.text((center, top + tile + 16), note, (200, 40, 40), font, anchor="ma")
     return sheet
 
 
@@ -316,7 +339,7 @@ def _tile(mesh: trimesh.Trimesh | None, size: int, color_space: ColorSpace) -> I
     return Image.fromarray(pixels.numpy())
 
 
-def _make(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> int:
+def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> int:
     """Runs the program; returns its exit code. Its output is shown as it comes.
 
     Raises:
@@ -337,7 +360,7 @@ def _make(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[s
     return code
 
 
-def _load(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
+def load_mesh(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
     """The mesh of a folder with its vertex colors (no materials), or why there is none."""
     path = folder / "mesh.glb"
     if not path.is_file():
@@ -350,7 +373,8 @@ def _load(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
     return mesh, None
 
 
-def _seconds(folder: Path) -> float | None:
+def seconds_of(folder: Path) -> float | None:
+    """What the result in a folder took; None where it does not say."""
     try:
         return float(json.loads((folder / "result.json").read_text())["seconds"])
     except (OSError, ValueError, KeyError, TypeError):

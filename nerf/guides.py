@@ -147,7 +147,7 @@ def pull(
     there are several aims, as many pictures of each come one after the other, for the first aim
     first; pictures that hardly show their part are left out.
     """
-    azimuth = image.new_zeros(len(image)) if azimuth is None else azimuth
+    azimuth = image.new_zeros(len(image)) if azimuth is None else azimuth.to(image)
     losses = {name: 0.0 for one in guides if one.weight(progress) for name in one.names}
     scores: list[float] = []
     in_image, in_alpha = torch.zeros_like(image), torch.zeros_like(opacity)
@@ -157,7 +157,7 @@ def pull(
         count = len(image) // len(one.aimed)
         seen = _seen(one, opacity)
         score = 0.0
-        for rows in seen.split(tower.batch):
+        for rows in seen.split(tower.batch) if len(seen) else ():
             part = _pull_of_batch(
                 one, image[rows], opacity[rows], alpha, tower, progress, azimuth[rows],
                 rows // count, count,

@@ -16,7 +16,7 @@ from grids import vertices
 from rasterize import covered
 
 SUFFIXES = {".glb", ".gltf", ".obj", ".off", ".ply", ".stl"}
-SIZE = 97
+SIZE = 65
 """Voxels a side of signed distances."""
 ASIDE = np.array([0.00131, 0.00217])
 """In voxels: columns pass beside the corners of meshes, which like to lie on round numbers."""

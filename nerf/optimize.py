@@ -2,8 +2,9 @@
 
 Writes mesh.glb (vertex colors), turntable.gif, preview.png, timeline.png and result.json. Ctrl-C
 keeps what is done; --resume goes on where a run was stopped or killed. Also: --prompts FILE (one
-prompt a line), which accelerate launch spreads over processes, GPUs and machines. All settings:
---help
+prompt a line), which accelerate launch spreads over processes, GPUs and machines. Parts have texts
+of their own: --preset parts --prompt "a snowman" --part "a red cone @ top 0.4".
+All settings: --help
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from many import Place
 from outputs import make_writable, read_prompts, slug, slugs
 from presets import parse_config
 from run import RunStopped, is_finished, run, summary
-from settings import Config, title
+from settings import Config, of_line, title
 from shares import PeerLost, Shares
 from viewer import Viewer, open_viewer
 
@@ -69,6 +70,8 @@ def _run_file(config: Config, place: Place, viewer: Viewer | None) -> int:
     """Exit code, after every prompt of a file; a failed one does not stop the others."""
     assert config.prompts is not None
     prompts = read_prompts(config.prompts)
+    for line in (line for line in prompts if "|" in line):
+        check(of_line(config, line))
     names = slugs(prompts)
     output = config.output or Path("outputs")
     make_writable(output)
@@ -78,7 +81,7 @@ def _run_file(config: Config, place: Place, viewer: Viewer | None) -> int:
         encoders = load_encoders(config)
         for number in many.numbers(len(prompts), store):
             prompt, folder = prompts[number], output / names[number]
-            one = dataclasses.replace(config, prompt=prompt, prompts=None, output=folder)
+            one = dataclasses.replace(of_line(config, prompt), output=folder)
             head = f"{place.label}[{number + 1}/{len(prompts)}] {prompt}: "
             try:
                 said = _make(one, encoders, folder, viewer, quiet=not place.leads)

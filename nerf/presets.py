@@ -111,7 +111,7 @@ _IMPLICIT = replace(
 _PARTS = Config(preset="parts", field=FieldSettings(color_sizes=(6, 9, 12), mirror="none"))
 
 PRESETS: dict[str, Config] = {
-    config.preset: config for config in (Config(), _PARTS, _EXPLICIT, _IMPLICIT)
+    config.preset: config for config in (Config(), _EXPLICIT, _IMPLICIT, _PARTS)
 }
 
 

@@ -7,6 +7,7 @@ and no gradient reaches the field from there.
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Scene:
     body: Body | None = None
     hold: Hold | None = None
 
-    @property
+    @cached_property
     def shares(self) -> list[float]:
         """How much of the ball each part's shape takes up."""
         return [share_of_ball(shape) for shape in self.shapes]
@@ -197,7 +198,7 @@ def first_field(
     size, color_size = settings.density_sizes[0], settings.color_sizes[0]
     density, color = _whole(start, scene, settings, device)
     spacing = 2 / (color_size - 1)
-    for part, shape in zip(start.parts, scene.shapes, strict=True):
+    for part, shape in zip(start.parts, scene.shapes, strict=False):  # repainting needs none
         if scene.body is not None and filled(scene.body, shape) >= EMPTY:
             continue
         low, high = bounds(shape, RADIUS)

@@ -22,7 +22,7 @@ from turntable import PictureSettings
 from warm_start import WarmStartSettings
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-PresetName = Literal["default", "parts", "pureclipnerf-explicit", "pureclipnerf-implicit"]
+PresetName = Literal["default", "pureclipnerf-explicit", "pureclipnerf-implicit", "parts"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ class Config:
     prompt: str | None = None
     """What to make: "a red cone"."""
     prompts: Path | None = None
-    """A file with one prompt a line instead: a folder for each, finished ones are skipped."""
+    """A file with one prompt a line instead: a folder for each, finished ones are skipped. Parts of
+    its own may stand behind a prompt: "a snowman | a red cone @ top 0.4"; there need not be any
+    prompt before the first |."""
     output: Path | None = None
     """Folder of the results; outputs/<prompt>, or outputs for a file of prompts."""
     preset: PresetName = "default"
@@ -146,6 +148,17 @@ class Config:
 def title(config: Config) -> str:
     """What is made, in words: the prompt, or the texts of all parts."""
     return config.prompt or " and ".join(parse_part(text).text for text in config.parts)
+
+
+def of_line(config: Config, line: str) -> Config:
+    """The settings for one line of a file of prompts: its prompt, and its parts behind a |."""
+    prompt, *parts = (text.strip() for text in line.split("|"))
+    return dataclasses.replace(
+        config,
+        prompt=None if parts and not prompt else prompt,
+        prompts=None,
+        parts=(*config.parts, *parts),
+    )
 
 
 def parse_guide(text: str) -> GuideSettings:

@@ -61,8 +61,9 @@ class Start:
     def from_dict(cls, content: dict) -> "Start":
         """The start that `dataclasses.asdict` was made of."""
         parts = tuple(cls.from_dict(part) for part in content.get("parts", ()))
+        red, green, blue = content["color"]
         proportion = Proportion(**content["proportion"])
-        return cls(proportion, tuple(content["color"]), content["score"], parts)
+        return cls(proportion, (red, green, blue), content["score"], parts)
 
 
 def palette(shades: int) -> Float[Tensor, "colors 3"]:

@@ -163,3 +163,14 @@ def test_bad_arguments_are_named() -> None:
         Guidance(RegionColor(), "red", loss="l2")
     with pytest.raises(ValueError, match="weights has 2 values for 1 guides"):
         weighted([Guidance(RegionColor(), "red")], [1.0, 2.0])
+
+
+def test_a_target_may_stand_for_the_prompt() -> None:
+    """As for a view from behind; negatives stay."""
+    guide = Guidance(RegionColor(), "red", ["green"])
+    blue = RegionColor().embed_texts(["blue"])
+    seen = RegionColor().embed_texts(["blue", "red"])
+    assert guide.loss_of(seen[:1], blue) < guide.loss_of(seen[1:], blue)
+    assert guide.loss_of(seen, torch.cat([blue, guide.embeddings[:1]])) == pytest.approx(
+        guide.loss_of(seen[1:]).item(), abs=1e-6
+    )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cameras import CameraSettings, orbit, project, random_views, rays, turntable
+from cameras import CameraSettings, azimuths, orbit, project, random_views, rays, turntable
 
 
 def camera(azimuth: float, elevation: float, radius: float = 3.0):
@@ -68,3 +68,9 @@ def test_random_views_keep_their_ranges_and_go_all_around() -> None:
     assert -10.01 <= elevation.min() < -5 and 55 < elevation.max() <= 60.01
     azimuth = torch.atan2(position[:, 0], position[:, 2]).rad2deg() % 360
     assert (torch.histc(azimuth, 8, 0, 360) > 40).all()
+
+
+def test_azimuths_are_those_of_the_orbit() -> None:
+    given = torch.tensor([0.0, 90.0, 179.0, -45.0])
+    cameras = orbit(given, torch.tensor([0.0, 30.0, -20.0, 60.0]), torch.full((4,), 3.0))
+    assert torch.allclose(azimuths(cameras), given, atol=1e-3)

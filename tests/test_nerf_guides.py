@@ -1,6 +1,7 @@
 """Several towers: how they are named, when they count, and that batches and scales add up."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,17 @@ from torch import Tensor
 import guides
 from alphaclip_gen import RegionEncoder
 from alphaclip_gen.guidance import Guidance
-from guides import WeightedGuide, embed, load_encoders, make_guides, pull, scaled_side
-from settings import Config, GuideSettings, TowerSettings, parse_guide
+from guides import (
+    Aim,
+    WeightedGuide,
+    between,
+    embed,
+    load_encoders,
+    make_guides,
+    pull,
+    scaled_side,
+)
+from settings import Config, GuideSettings, TowerSettings, of_line, parse_guide, title
 
 WHOLE = TowerSettings()
 
@@ -104,6 +114,17 @@ def test_mini_is_held_against_its_own_world_and_others_are_not() -> None:
     assert second.settings.weight == 0.5
     given = dataclasses.replace(config, negatives=("a ball",))
     assert all(len(one.guide.texts) == 2 for one in make_guides(given, (Everything(),) * 2))
+
+
+def test_a_line_of_a_file_may_bring_parts() -> None:
+    config = Config(prompts=Path("prompts.txt"), parts=("a hat @ top",), steps=7)
+    one = of_line(config, "a snowman | a red cone @ top | a disk @ bottom")
+    assert (one.prompt, one.prompts, one.steps) == ("a snowman", None, 7)
+    assert one.parts == ("a hat @ top", "a red cone @ top", "a disk @ bottom")
+    assert of_line(config, "| a disk @ bottom").prompt is None
+    assert of_line(config, "a snowman") == dataclasses.replace(
+        config, prompt="a snowman", prompts=None
+    )
 
 
 # What they say
@@ -215,3 +236,107 @@ def test_half_precision_is_near_and_returns_single(mini) -> None:
 def test_scales_need_a_tower_that_has_a_size() -> None:
     with pytest.raises(TypeError, match=r"tower.scales has 0.5 for a MeanColor; expected"):
         embed(MeanColor(), *pictures(1), TowerSettings(scales=(0.5,)), 0.0)
+
+
+# Parts
+
+
+def aimed(*texts: str, parts: bool = True, **weights: float) -> WeightedGuide:
+    aims = [Aim(Guidance(MeanColor(), text), weights.get(text, 1.0), text) for text in texts]
+    if not parts:
+        aims = [dataclasses.replace(aim, part="") for aim in aims]
+    return WeightedGuide(aims[0].guide, GuideSettings("tower"), tuple(aims))
+
+
+def test_each_aim_has_pictures_of_its_own() -> None:
+    """Two of five for "red", the rest for "blue", twice as heavy: the sum of what each says."""
+    image, opacity = pictures(4)
+    one = aimed("red", "blue", blue=2.0)
+    said = pull([one], image, opacity, "opacity", WHOLE, 0.0)
+    red, blue = (aim.guide for aim in one.aims)
+    inputs = image.clone().requires_grad_(), opacity.clone().requires_grad_()
+    first, second = red(inputs[0][:2], inputs[1][:2]), blue(inputs[0][2:], inputs[1][2:])
+    assert said.losses == pytest.approx(
+        {"tower: red": first.item(), "tower: blue": 2 * second.item()}
+    )
+    expected = torch.autograd.grad(first + 2 * second, inputs)
+    assert torch.allclose(said.in_image, expected[0], atol=1e-7)
+    assert torch.allclose(said.in_alpha, expected[1], atol=1e-7)
+    small = pull([one], image, opacity, "opacity", TowerSettings(batch=3), 0.0)
+    assert small.losses == pytest.approx(said.losses)
+    assert small.score == pytest.approx(said.score)
+    assert torch.allclose(small.in_image, said.in_image, atol=1e-7)
+
+
+def test_all_aims_go_through_a_tower_at_once() -> None:
+    counts = []
+
+    class Counting(MeanColor):
+        def embed(self, image, alpha=None):
+            counts.append(len(image))
+            return super().embed(image, alpha)
+
+    encoder = Counting()
+    aims = tuple(Aim(Guidance(encoder, text), 1.0, text) for text in ("red", "blue"))
+    one = WeightedGuide(aims[0].guide, GuideSettings("tower"), aims)
+    pull([one], *pictures(6), "opacity", WHOLE, 0.0)
+    assert counts == [6]
+
+
+def test_pictures_that_do_not_show_a_part_are_left_out() -> None:
+    image, opacity = pictures(4)
+    opacity[3] = 0.001
+    said = pull([aimed("red", "blue")], image, opacity, "opacity", WHOLE, 0.0)
+    blue = Guidance(MeanColor(), "blue")(image[2:3], opacity[2:3]).item()
+    assert said.losses["tower: blue"] == pytest.approx(blue / 2)  # the other says nothing
+    assert (said.in_image[3] == 0).all() and (said.in_alpha[3] == 0).all()
+    whole = pull([aimed("red", "blue", parts=False)], image, opacity, "opacity", WHOLE, 0.0)
+    assert (whole.in_alpha[3] != 0).any()  # of the whole, all are shown
+    hidden = pull([aimed("red", "blue")], image, 0 * opacity, "opacity", WHOLE, 0.0)
+    assert hidden.losses == {"tower: red": 0, "tower: blue": 0} and hidden.score == 0
+    assert (hidden.in_image == 0).all()
+
+
+def test_parts_and_prompt_become_aims_with_what_to_avoid() -> None:
+    config = Config(
+        prompt="red", parts=("green @ top:weight=3:avoid=blue",), guidance=("elsewhere",),
+        prompt_weight=0.5, avoid=("green",),
+    )  # fmt: skip
+    (one,) = make_guides(config, [MeanColor()])
+    assert [(aim.part, aim.weight) for aim in one.aims] == [("", 0.5), ("green", 3.0)]
+    assert one.aims[0].guide.texts == ["red", "green"] and one.aims[0].guide is one.guide
+    assert one.aims[1].guide.texts == ["green", "blue"]  # never to avoid itself
+    assert one.guide.loss == "contrastive"
+
+
+def test_parts_alone_are_the_only_aims() -> None:
+    class Any(MeanColor):
+        def embed_texts(self, texts: list[str]) -> Tensor:
+            return F.normalize(torch.eye(3)[[len(text) % 3 for text in texts]], dim=1)
+
+    config = Config(parts=("red @ top", "blue @ bottom"), guidance=("elsewhere",))
+    (one,) = make_guides(config, [Any()])
+    assert [aim.part for aim in one.aims] == ["red", "blue"]
+    assert one.guide.prompt == title(config) == "red and blue"
+
+
+def test_prompts_of_directions_are_mixed_by_azimuth() -> None:
+    around = torch.eye(4)
+    half = 0.5**0.5
+    mixed = between(around, torch.tensor([0.0, 90.0, -90.0, 45.0, 405.0, 315.0]))
+    expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [half, half, 0, 0], [half, half, 0, 0],
+                [half, 0, 0, half]]  # fmt: skip
+    assert torch.allclose(mixed, torch.tensor(expected), atol=1e-6)
+
+
+def test_a_view_is_held_against_the_prompt_of_its_direction() -> None:
+    """Red in front, blue behind: a blue picture costs nothing from behind only."""
+    config = Config(prompt="red", guidance=("elsewhere",), view_prompts=("{}", "blue"))
+    (one,) = make_guides(config, [MeanColor()])
+    image = torch.zeros(1, 3, 4, 4)
+    image[:, 2] = 1
+    front, behind = (
+        pull([one], image, torch.ones(1, 1, 4, 4), "opacity", WHOLE, 0.0, torch.tensor([azimuth]))
+        for azimuth in (0.0, 180.0)
+    )
+    assert front.losses["elsewhere"] > 0.9 and behind.losses["elsewhere"] < 1e-3

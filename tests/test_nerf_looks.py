@@ -80,3 +80,13 @@ def test_alpha_is_the_opacity_its_threshold_or_none() -> None:
     assert hard.flatten().tolist() == pytest.approx([0, 1])
     hard.sum().backward()
     assert (opacity.grad == 1).all()
+
+
+def test_a_second_layer_is_what_the_picture_is_about() -> None:
+    """It moves as the opacity does and comes back alone; the background goes by the opacity."""
+    color, opacity = two_views()
+    own = opacity * 0.25
+    plain, alpha = looks(color, opacity, HARSH, seeded())
+    image, part = looks(color, torch.cat([opacity, own], dim=1), HARSH, seeded())
+    assert torch.equal(image, plain) and part.shape == alpha.shape
+    assert torch.allclose(part, alpha * 0.25, atol=1e-6)

@@ -13,6 +13,7 @@ from losses import (
     center_loss,
     entropy_loss,
     floor_loss,
+    parts_floor,
     penalties,
     total_variation,
     transmittance_loss,
@@ -95,3 +96,14 @@ def test_center_loss_is_the_squared_offset() -> None:
     density = blocks((2, 2, 3), (2, 2, 2)).requires_grad_()
     center_loss(density).backward()
     assert density.grad[2, 2, 4] > 0 > density.grad[2, 2, 0]
+
+
+def test_a_part_must_not_vanish_from_all_views() -> None:
+    """1/8 of the ball has a floor of 0.04 / 4; seen 0 and 0.008, 0.006 of it are missing."""
+    settings = LossSettings(opacity_floor=0.04)
+    own = torch.tensor([0.0, 0.008]).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone().requires_grad_()
+    loss = parts_floor([(own, 1 / 8), (torch.ones(2, 1, 4, 4), 0.5)], settings)
+    assert loss.item() == pytest.approx(0.006, rel=1e-3)
+    loss.backward()
+    assert (own.grad < 0).all()  # more of it everywhere
+    assert parts_floor([(torch.full((2, 1, 4, 4), 0.011), 1 / 8)], settings).item() == 0

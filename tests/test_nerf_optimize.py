@@ -171,6 +171,35 @@ def test_a_file_of_prompts(tmp_path, tower, capsys) -> None:
     assert (output / "a-red-stick" / "mesh.glb").stat().st_mtime_ns == stamp
 
 
+def test_parts_from_the_command_line(tmp_path, tower, capsys) -> None:
+    """Without a prompt: the folder and the result are called by the parts."""
+    parts = ["--part", "a red stick @ right", "--part", "a blue disk @ left:weight=2"]
+    command = [*parts, "--field.mirror", "none", *FLAGS, "--every", "0", "--turntable", "webp"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert optimize.main(command) == 0
+    result = result_of(tmp_path / "outputs" / "a-red-stick-and-a-blue-disk")
+    assert result["prompt"] == "a red stick and a blue disk"
+    assert result["settings"]["parts"] == parts[1::2] and result["settings"]["prompt"] is None
+    assert list(result["losses"])[:2] == ["mini: a red stick", "mini: a blue disk"]
+    assert [part["part"] for part in result["scores"]["parts"]] == parts[1::2]
+    assert len(result["start"]["parts"]) == 2
+
+
+def test_a_file_of_prompts_with_parts(tmp_path, tower, capsys) -> None:
+    file, output = tmp_path / "prompts.txt", tmp_path / "out"
+    file.write_text("| a red stick @ top | a blue disk @ bottom\na red stick\n")
+    command = ["--prompts", str(file), "--output", str(output), *FLAGS, "--every", "0"]
+    assert optimize.main(command) == 0
+    names = {path.name for path in output.iterdir()}
+    assert names == {"a-red-stick-top-a-blue-disk-bottom", "a-red-stick"}
+    assert optimize.main(command) == 0 and capsys.readouterr().out.count("skipped") == 2
+    file.write_text("a red stick\na blue disk | a red stick @ topp\n")
+    calls = tower.calls
+    assert optimize.main(command) == 2 and tower.calls == calls  # found out before the work
+    assert "has the shape 'topp'" in capsys.readouterr().err
+
+
 def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("a red stick\n")
@@ -195,6 +224,24 @@ def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -
         (["--prompt", "a red stick", "--field.grow-at", "0.5"], "expected 2 rising numbers"),
         (["--prompt", "a red stick", "--field.density-sizes", "8"], "equally many sizes"),
         (["--prompt", "a red stick", "--loss", "contrastive", "--guidance", "x"], "negatives"),
+        (["--part", "a red stick"], 'expected "TEXT @ SHAPE"'),
+        (["--part", "@ top"], "has no text before the @"),
+        (["--part", "a red stick @ topp"], "has the shape 'topp'; expected top, bottom"),
+        (["--part", "a red stick @ top 2"], "lies outside of the ball of radius 1"),
+        (["--part", "a red stick @ none.glb"], "part 'none.glb' not found"),
+        (["--part", "a red stick @ left"], "expected --field.mirror z"),
+        (["--part", "a red stick @ top:weight=-1"], "has weight '-1'"),
+        (["--part", "a red stick @ top", "--alpha", "ones"], "alpha is 'ones'; expected"),
+        (["--prompt", "a red stick", "--prompt-weight", "0"], "prompt_weight is 0.0; expected"),
+        (["--prompt", "a red stick", "--prompt-weight", "nan"], "prompt_weight is nan"),
+        (["--prompt", "a red stick", "--avoid", " "], "avoid has an empty text"),
+        (["--prompt", "a red stick", "--view-prompts", "{}"], "expected 2 texts or more"),
+        (["--prompt", "a red stick", "--view-prompts", "{}", "back"], "each with {} for the"),
+        (["--part", "a hat @ top", "--view-prompts", "{}", "b {}"], "view_prompts need a prompt"),
+        (["--prompt", "a red stick", "--keep", "top"], "keep is ('top',) without a start"),
+        (["--prompt", "a red stick", "--repaint"], "repaint is True without a start"),
+        (["--prompt", "a red stick", "--start", "none.glb"], "start 'none.glb' not found"),
+        (["--prompt", "a red stick", "--start", "."], "is a folder without a result.json"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, monkeypatch, tower, capsys, flags, message) -> None:

@@ -11,7 +11,7 @@ from presets import PRESETS, parse_config
 from schedule import Ramp
 from settings import Config, PresetName
 
-PEERS = [name for name in PRESETS if name != "default"]
+PEERS = [name for name in PRESETS if name.startswith("pureclipnerf")]
 
 
 def parsed(*flags: str) -> Config:
@@ -126,3 +126,9 @@ def test_windows_that_cover_the_run_are_fine(guidance) -> None:
 
 def test_a_ramp_in_a_config_is_a_value() -> None:
     assert parsed("--field.sharpness.first", "3").field.sharpness == Ramp(3.0, 6.0, 0.2, 1.0)
+
+
+def test_the_parts_preset_differs_in_the_field_alone() -> None:
+    config = PRESETS["parts"]
+    assert config.field.mirror == "none" and min(config.field.color_sizes) >= 6
+    assert dataclasses.replace(config, preset="default", field=Config().field) == Config()

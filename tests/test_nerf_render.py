@@ -13,11 +13,13 @@ from field import FieldSettings, VoxelField, blob_field, haze_field
 from render import (
     Occupancy,
     RenderSettings,
+    Samples,
     composite_samples,
     march,
     occupancy,
     random_light,
     render,
+    render_parts,
     shaded,
     studio_light,
 )
@@ -211,3 +213,43 @@ def test_lights_follow_their_cameras() -> None:
     assert ambient.min() >= 0.3 and ambient.max() <= 0.6
     lamp, _ = studio_light(cameras)
     assert ((lamp * cameras.rotation[:, :, 1]).sum(dim=1) > 0.5).all()
+
+
+def two_samples(monkeypatch):
+    """A field and a camera of one pixel: two samples of thickness ln 2, the left one in front."""
+    values = torch.tensor([[math.log(2) / 0.5] * 2, [0.8, 0.2], [0.2, 0.8], [0, 0], [1, 1], [0, 0],
+                           [0, 0]], requires_grad=True)  # fmt: skip
+    samples = Samples(
+        torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]]), torch.tensor([0, 0]), torch.ones(2)
+    )
+    monkeypatch.setattr("render.march", lambda *arguments: samples)
+
+    def render_of(*shapes):
+        field = lambda points: (values[0], values[1:4], values[4:])  # noqa: E731
+        space = Occupancy(torch.ones(2, 2, 2), torch.ones(2, 2, 2, dtype=torch.bool), 1.0)
+        return render_parts(field, shapes, turntable(1), 1, space, 0.5)
+
+    return values, render_of
+
+
+def test_a_parts_own_opacity_is_what_is_left_behind_others(monkeypatch) -> None:
+    """The front sample absorbs a half, the back one half of the rest, which is 0.8 of the part."""
+    _, render_of = two_samples(monkeypatch)
+    whole, (front, back) = render_of(
+        lambda points: torch.tensor([1.0, 0.0]), lambda points: torch.tensor([0.0, 0.8])
+    )
+    assert front.own.item() == pytest.approx(0.5) and back.own.item() == pytest.approx(0.2)
+    for part in (front, back):
+        assert all(torch.equal(a, b) for a, b in zip(part.pictures, whole, strict=True))
+    assert whole.opacity.item() == pytest.approx(0.75)
+
+
+def test_gradients_reach_the_inside_of_a_part_only(monkeypatch) -> None:
+    values, render_of = two_samples(monkeypatch)
+    whole, (back,) = render_of(lambda points: torch.tensor([0.0, 0.5]))
+    total = back.pictures.color.sum() + back.own.sum()
+    (inside,) = torch.autograd.grad(total, values, retain_graph=True)
+    (everywhere,) = torch.autograd.grad(whole.color.sum() + whole.opacity.sum(), values)
+    assert (inside[:, 0] == 0).all() and inside[0, 1] > 0
+    assert torch.allclose(inside[1:4, 1], 0.5 * everywhere[1:4, 1])  # in proportion to membership
+    assert (everywhere[1:4, 0] > 0).all()

@@ -14,16 +14,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 
 import checkpoint
 import optimize
 import outputs
 import run as running
+from formats import read_glb
 from session import SessionSettings, check_session
 
 ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = runpy.run_path(str(ROOT / "tests" / "stand_in_tower.py"))
 Moments, SMALL, FLAGS = STAND_IN["Moments"], STAND_IN["SMALL"], STAND_IN["FLAGS"]
+PARTS = ("a red stick @ right:weight=2", "a blue disk @ ball -0.4 0 0 0.4:avoid=a red disk")
 EVERY_STEP = SessionSettings(checkpoint_seconds=0, every=1)
 RESUMED = SessionSettings(checkpoint_seconds=0, every=1, resume=True)
 
@@ -72,8 +75,10 @@ def test_a_run_stopped_in_any_stage_ends_the_same(tmp_path, calls) -> None:
         replaced(SMALL, adam={"masked": True, "scaled": False}),
         replaced(SMALL, adam={"reset_on_growth": True}, field={"growth_drop": 0.5}),
         dataclasses.replace(SMALL, split_views=2),
+        replaced(dataclasses.replace(SMALL, parts=PARTS), field={"mirror": "none"}),
+        replaced(dataclasses.replace(SMALL, prompt=None, parts=PARTS), field={"mirror": "none"}),
     ],
-    ids=["implicit", "masked", "reset", "shares"],
+    ids=["implicit", "masked", "reset", "shares", "parts", "parts alone"],
 )
 def test_every_kind_of_run_goes_on(tmp_path, config) -> None:
     config = dataclasses.replace(config, steps=9, session=EVERY_STEP)
@@ -84,6 +89,28 @@ def test_every_kind_of_run_goes_on(tmp_path, config) -> None:
     assert lasting(resumed) == lasting(whole)
     meshes = [(tmp_path / name / "mesh.glb").read_bytes() for name in ("whole", "stopped")]
     assert meshes[0] == meshes[1]
+
+
+def test_a_start_that_is_kept_in_part_goes_on(tmp_path) -> None:
+    """Its file belongs to the settings: another one of that name is refused."""
+    path = tmp_path / "start.ply"
+    trimesh.creation.box((1.0, 0.6, 0.8)).export(path)
+    start = {"start": path, "keep": ("bottom",), "fit": False}
+    config = replaced(dataclasses.replace(SMALL, steps=6, session=EVERY_STEP), start=start)
+    whole = made(tmp_path / "whole", config)
+    stopped = made(tmp_path / "stopped", config, interrupt_after=4)
+    assert 0 < stopped["steps"] < 6
+    before = path.read_bytes()
+    trimesh.creation.box((1.0, 0.6, 0.9)).export(path)
+    with pytest.raises(ValueError, match=r"of other settings: digests\..*start\.ply is '"):
+        made(tmp_path / "stopped", dataclasses.replace(config, session=RESUMED))
+    path.write_bytes(before)
+    resumed = made(tmp_path / "stopped", dataclasses.replace(config, session=RESUMED))
+    assert lasting(resumed) == lasting(whole)
+    meshes = [(tmp_path / name / "mesh.glb").read_bytes() for name in ("whole", "stopped")]
+    assert meshes[0] == meshes[1]
+    kept = read_glb(meshes[0]).bounds
+    assert kept[0] == pytest.approx([-0.5, -0.3, -0.4], abs=0.12)  # a voxel is 0.13 wide
 
 
 def program(*arguments: str) -> subprocess.Popen:
