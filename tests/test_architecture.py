@@ -28,7 +28,7 @@ LAYERS = (
     ("encoder",),
     ("guidance", "conditioning", "subject"),
     ("bench_cases", "evaluate_3d", "evaluate_focus", "focus_grid"),
-    ("bench",),
+    ("bench", "evaluate_parts"),
     ("comfyui",),
     ("cli",),
 )
