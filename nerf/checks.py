@@ -53,6 +53,10 @@ def _check_texts(config: Config) -> None:
             f"prompt_weight is {config.prompt_weight}; expected a finite number above 0. Leave the "
             "prompt out to be guided by parts alone."
         )
+    if not 0 <= config.prompt_in_parts <= 1:
+        raise ValueError(
+            f"prompt_in_parts is {config.prompt_in_parts}; expected a share between 0 and 1."
+        )
     if any(not text.strip() for text in config.avoid):
         raise ValueError('avoid has an empty text; expected a description such as "a blue ball".')
     if config.view_prompts:

@@ -26,7 +26,15 @@ from guides import Aim, WeightedGuide, pull
 from implicit import ImplicitField
 from looks import looks
 from losses import penalties
-from render import PartRendering, Rendering, occupancy, random_light, render_parts, shaded
+from render import (
+    PartRendering,
+    Rendering,
+    Shape,
+    occupancy,
+    random_light,
+    render_parts,
+    shaded,
+)
 from scene import NOTHING, Scene, first_field, open_scene
 from schedule import stage
 from settings import Config
@@ -218,14 +226,19 @@ def _pictures(
     cameras = cameras.to(volume.logits.device)
     step = light.length(volume.logits.shape[-1])
     space = occupancy(volume.density(), step, light.threshold, light.margin, light.faint)
+    shapes: list[Shape] = list(scene.shapes)
+    if shapes and scene.whole:
+        shapes.insert(0, scene.reach)
     whole, parts = render_parts(
-        volume, scene.shapes, cameras, config.resolution, space, step, light.hidden_below, generator
+        volume, shapes, cameras, config.resolution, space, step, light.hidden_below, generator
     )
     lamps = random_light(cameras, light, generator)
     if not parts:
         return whole, parts, shaded(whole, *lamps), whole.opacity
-    aims = [PartRendering(whole, whole.opacity)] if scene.whole else []
-    aims += parts
+    aims = list(parts)
+    if scene.whole:
+        aims[0] = PartRendering(parts[0].pictures, parts[0].pictures.opacity)
+        parts = parts[1:]
     color = torch.cat([shaded(aim.pictures, *lamps) for aim in aims])
     layers = [torch.cat([aim.pictures.opacity, aim.own], dim=1) for aim in aims]
     return whole, parts, color, torch.cat(layers)

@@ -64,11 +64,18 @@ class Scene:
     """Whether the whole is aimed at too, by a prompt."""
     body: Body | None = None
     hold: Hold | None = None
+    prompt_in_parts: float = 1.0
+    """See the settings."""
 
     @cached_property
     def shares(self) -> list[float]:
         """How much of the ball each part's shape takes up."""
         return [share_of_ball(shape) for shape in self.shapes]
+
+    def reach(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+        """How much the prompt moves points: less in the shapes of parts."""
+        inside = torch.stack([shape(points) for shape in self.shapes]).amax(dim=0)
+        return 1 - (1 - self.prompt_in_parts) * inside
 
     def held(self, volume: Volume, sharpness: float) -> Volume:
         """The volume with what stays of the start put over it."""
@@ -86,19 +93,19 @@ def open_scene(config: Config, device: torch.device) -> Scene:
         ValueError, FileNotFoundError: see `parse_part`, `parse_shape`, `read_start`; or a shape or
             the start is not as symmetric as the field.
     """
-    given, settings = config.start, config.field
+    given, settings, whole = config.start, config.field, config.prompt is not None
     shapes = [parse_shape(parse_part(text).shape, "part") for text in config.parts]
     kept = [parse_shape(text, "keep") for text in given.keep]
     check_mirror([*(("part", s) for s in shapes), *(("keep", s) for s in kept)], settings.mirror)
     body = read_start(given)
     if body is None:
-        return Scene(tuple(shapes), config.prompt is not None)
+        return Scene(tuple(shapes), whole, prompt_in_parts=config.prompt_in_parts)
     if not given.repaint:
         start = Shape(str(given.start), lambda points: sample(body.distance, points)[0])
         check_mirror([("start", start)], settings.mirror)
     body = Body(*(grid.to(device) for grid in body))
     hold = _hold(body, kept, given.repaint, settings) if given.repaint or kept else None
-    return Scene(tuple(shapes), config.prompt is not None, body, hold)
+    return Scene(tuple(shapes), whole, body, hold, config.prompt_in_parts)
 
 
 def check_start(config: Config) -> None:

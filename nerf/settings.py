@@ -124,6 +124,9 @@ class Config:
     what the part should not be."""
     prompt_weight: float = 1.0
     """Of the prompt, beside parts."""
+    prompt_in_parts: float = 0.25
+    """How much the prompt moves what lies in a part's shape, as a share of what it moves
+    elsewhere."""
     avoid: Repeated = ()
     """What neither the whole nor a part should be, beside the negatives. Repeat it for several."""
     view_prompts: tuple[str, ...] = ()

@@ -11,13 +11,16 @@ import torch
 import loop
 from adam import AdamSettings
 from blobs import Proportion
-from field import VoxelField
+from cameras import random_views
+from field import VoxelField, blob_field
 from guides import make_guides
 from implicit import ImplicitField
 from looks import AugmentSettings
 from loop import Clock, Progress, begin, guidance_gradient, optimize
 from losses import LossSettings
+from parts import parse_shape
 from presets import PRESETS
+from scene import Scene
 from settings import Config, TowerSettings
 from warm_start import Start, WarmStartSettings
 
@@ -87,6 +90,27 @@ def test_clock_adds_up_by_part() -> None:
         with clock(part):
             pass
     assert clock.seconds.keys() == {"a", "b"} and min(clock.seconds.values()) >= 0
+
+
+def test_each_aim_moves_what_is_its_own() -> None:
+    """The prompt half as much in the part above as below; the part nothing below."""
+    scene = Scene((parse_shape("top", "part"),), prompt_in_parts=0.5)
+    color = torch.full((3,), 0.5)
+    fine = dataclasses.replace(SMALL.field, mirror="none", density_sizes=(24,))
+    field = blob_field(Proportion(), color, fine)
+    volume = field.volume(2.0)
+    cameras, random = random_views(2, SMALL.cameras), torch.Generator().manual_seed(0)
+    whole, parts, color, opacity = loop._pictures(volume, cameras, SMALL, scene, random)
+    assert color.shape == (4, 3, 16, 16) and opacity.shape == (4, 2, 16, 16) and len(parts) == 1
+    assert torch.equal(color[:2], color[2:]) and torch.equal(opacity[:2, 0], opacity[2:, 0])
+    assert torch.equal(opacity[:2, 1], opacity[:2, 0])  # the prompt attends to the whole
+    free = torch.autograd.grad(whole.opacity.sum(), field.density, retain_graph=True)[0]
+    prompt = torch.autograd.grad(opacity[:2, 0].sum(), field.density, retain_graph=True)[0]
+    part = torch.autograd.grad(opacity[2:].sum(), field.density)[0]
+    above, below = slice(16, 18), slice(6, 8)  # of y, farther from 0 than smoothing spreads
+    assert torch.allclose(prompt[:, :, :, above], 0.5 * free[:, :, :, above], atol=1e-6)
+    assert torch.allclose(prompt[:, :, :, below], free[:, :, :, below], atol=1e-6)
+    assert (part[:, :, :, below] == 0).all() and (part[:, :, :, above] != 0).any()
 
 
 # A run

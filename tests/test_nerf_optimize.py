@@ -234,6 +234,7 @@ def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -
         (["--part", "a red stick @ top", "--alpha", "ones"], "alpha is 'ones'; expected"),
         (["--prompt", "a red stick", "--prompt-weight", "0"], "prompt_weight is 0.0; expected"),
         (["--prompt", "a red stick", "--prompt-weight", "nan"], "prompt_weight is nan"),
+        (["--prompt", "a red stick", "--prompt-in-parts", "2"], "expected a share between 0"),
         (["--prompt", "a red stick", "--avoid", " "], "avoid has an empty text"),
         (["--prompt", "a red stick", "--view-prompts", "{}"], "expected 2 texts or more"),
         (["--prompt", "a red stick", "--view-prompts", "{}", "back"], "each with {} for the"),

@@ -19,7 +19,7 @@ from parts import (
 
 
 def at(*points: tuple[float, float, float]) -> torch.Tensor:
-    return torch.tensor(points)
+    return torch.tensor(points, dtype=torch.float)
 
 
 # Shapes
