@@ -2,8 +2,8 @@
 
 Usage: python tests/example_workflows.py [name ...]
 
-Those that need no downloads are run by the stand-in of the core, and their pictures are their
-results; the pictures of the others are their wires.
+Those that need no downloads and no minutes are run by the stand-in of the core, and their pictures
+are their results; of text_to_3d_mini they are meshes of the evaluation, of the others their wires.
 """
 
 import json
@@ -172,12 +172,16 @@ WORKFLOWS: dict[str, Callable] = {
     "focus_ipadapter": focus_ipadapter,
     "focus_unclip": focus_unclip,
 }
-OFFLINE = {
+RESULTS = {
     "name_regions_mini": ('the region: "a cyan cube"', "where mini looks", 'found: "a red sphere"'),
-    "text_to_3d_mini": ('"a yellow cone"',),
-    "subject_mini": ("the yellow ring, on a blue background",),
+    "subject_mini": ("the ring,", "on a blue", "background", ""),
 }
-"""Workflows that run without downloads, and the captions of what they show."""
+"""Workflows whose pictures are their results, and the captions of these."""
+MESHES = {
+    "a yellow cone": (3, 0), "a cyan mushroom": (11, 0), "a purple torus": (4, 0),
+    "a brown snowman": (10, 0), "a pink disk": (6, 1), "a cyan pyramid": (5, 2),
+    "an orange cylinder": (2, 1), "a red capsule": (9, 1),
+}  # fmt: skip
 WIRES = {
     "focus_ipadapter": (
         "LoadImage", "CLIPVisionLoader", "AlphaCLIPFocus", "IPAdapterAdvanced", "KSampler",
@@ -253,10 +257,12 @@ def write(names: list[str]) -> None:
         for name in names:
             workflow = build(name, declared)
             (FOLDER / f"{name}.json").write_text(as_text(workflow), encoding="utf-8")
-            if name in OFFLINE and (name != "subject_mini" or has_generator):
+            if name == "text_to_3d_mini":
+                picture = workflow_pictures.of_meshes(MESHES)
+            elif name in RESULTS and (name != "subject_mini" or has_generator):
                 prompt = comfy_graph.as_prompt(workflow, declared)
                 images = shown(prompt, comfy_graph.execute(prompt, classes))
-                picture = workflow_pictures.of_results(images, OFFLINE[name])
+                picture = workflow_pictures.of_results(images, RESULTS[name])
             else:
                 picture = workflow_pictures.of_wires(workflow, declared, WIRES[name], NAMES)
             picture.save(FOLDER / f"{name}.jpg", quality=88)

@@ -203,10 +203,10 @@ def test_no_requirement_can_replace_torch():
 def test_packages_that_are_missing_are_named_with_the_remedy(tmp_path):
     assert advice() is None
     wanted = tmp_path / "requirements.txt"
-    wanted.write_text("# some\n\nno-such-package-at-all>=1\npillow>=999\npillow>=1\n")
-    gone, old = missing(wanted)
+    wanted.write_text("# some\n\nno-such-package-at-all>=1\npillow>=999\npillow>=1,<2\npillow>=1\n")
+    gone, old, new = missing(wanted)
     assert gone == "no-such-package-at-all>=1 (missing)"
-    assert old.startswith("pillow>=999 (here: ")
+    assert old.startswith("pillow>=999 (here: ") and new.startswith("pillow>=1,<2 (here: ")
     assert gone in advice(wanted) and f'-m pip install -r "{wanted}"' in advice(wanted)
     assert missing(tmp_path / "gone.txt") == []
 

@@ -27,31 +27,42 @@ NODE, GAP, ROW, BAR, LOWER = 130, 32, 17, 24, 36
 """Width of a node, space between columns, height of a socket's row and of a title bar, and how much
 lower the columns after the first are: so a wire that skips a column passes above it."""
 SCENE = Path(__file__).resolve().parents[1] / "example_workflows" / "scene.png"
+MESHES = SCENE.parents[1] / "docs" / "meshes.png"
 MEANT = {"LoadImage": (0.42, 0.34, 0.96, 0.87), "AlphaCLIPExamplePicture": (0.0, 0.0, 1.0, 1.0)}
 """Nodes that show the scene, and the region of it that is lit."""
 
 
 def of_results(batches: Sequence[Any], captions: Sequence[str]) -> Image.Image:
-    """Tiles in a row: each batch of a workflow's IMAGEs under its caption, or many of one batch."""
-    if len(batches) == 1:
-        batch = batches[0][:: max(1, len(batches[0]) // 8)][:8]
-        tiles = [(one, "") for one in batch]
-    else:
-        tiles = [(batch[0], caption) for batch, caption in zip(batches, captions, strict=True)]
-    columns = min(len(tiles), 4)
-    rows = -(-len(tiles) // columns)
-    head = 34
-    side = min((WIDTH - 12) // columns, (HEIGHT - head) // rows)
+    """The first four pictures of a workflow's IMAGEs in a row, each under its caption."""
+    pictures = [one for batch in batches for one in batch][:4]
     sheet = Image.new("RGB", (WIDTH, HEIGHT), CANVAS)
     pen = ImageDraw.Draw(sheet)
-    left, top = (WIDTH - columns * side) // 2, head + (HEIGHT - head - rows * side) // 2
-    for number, (one, caption) in enumerate(tiles):
+    side = (WIDTH - 8) // len(pictures)
+    top = (HEIGHT - side) // 2 + 10
+    for number, (one, caption) in enumerate(zip(pictures, captions, strict=True)):
         picture = Image.fromarray((one * 255).round().byte().cpu().numpy())
-        x, y = left + number % columns * side, top + number // columns * side
-        sheet.paste(fit(picture, side - 8), (x + 4, y + 4))
-        pen.text((x + side // 2, y - 4), caption, INK, ImageFont.load_default(size=16), "ms")
-    if len(batches) == 1:
-        pen.text((WIDTH // 2, head - 8), captions[0], INK, ImageFont.load_default(size=17), "ms")
+        sheet.paste(fit(picture, side - 8), (8 + number * side, top))
+        place = (4 + number * side + side // 2, top - 10)
+        pen.text(place, caption, INK, ImageFont.load_default(size=16), "ms")
+    return sheet
+
+
+def of_meshes(prompts: Mapping[str, tuple[int, int]]) -> Image.Image:
+    """Meshes that prompts became, out of the figure that the evaluation draws.
+
+    Args:
+        prompts: and where their tiles are: column and row.
+    """
+    figure = Image.open(MESHES).convert("RGB")
+    sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=15)
+    for number, (prompt, (column, row)) in enumerate(prompts.items()):
+        left, top = 6 + 142 * column, 6 + 170 * row
+        tile = figure.crop((left, top, left + 136, top + 136))
+        x, y = 8 + 157 * (number % 4), 8 + 176 * (number // 4)
+        sheet.paste(tile.resize((152, 146), Image.Resampling.LANCZOS), (x, y))
+        pen.text((x + 76, y + 150), prompt, CANVAS, font, "ma")
     return sheet
 
 

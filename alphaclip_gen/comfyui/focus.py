@@ -117,8 +117,8 @@ class FocusedModel:
             while len(self.results) > REMEMBERED:
                 self.results.popitem(last=False)
         self.results.move_to_end(key)
-        there = partial(torch.Tensor.to, device=pixel_values.device, copy=True)
-        return tuple(_moved(value, there) for value in self.results[key])
+        device = pixel_values.device
+        return tuple(_moved(v, lambda v: v.to(device, copy=True)) for v in self.results[key])
 
     def __getattr__(self, name: str) -> Any:
         if name == "vision":  # not yet set, while being copied

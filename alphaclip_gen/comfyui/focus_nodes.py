@@ -31,7 +31,7 @@ class LoadVision:
                     ["its own", *files],
                     "Where the text tower comes from: the file of the whole CLIP that the model "
                     "was tuned from (with clip_l14_... goes ViT-L-14.pt). Only Score Region, "
-                    "Region from Text and Text to 3D need it.",
+                    "Region from Text, Text to 3D and the text of Attention Map need it.",
                 ),
             }
         }

@@ -1,5 +1,6 @@
 """What of requirements.txt ComfyUI's Python lacks: a clone may be there without its packages."""
 
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,13 +32,20 @@ def missing(requirements: Path) -> list[str]:
 
 
 def _unmet(line: str) -> str | None:
+    """Why a line such as "name>=1.2,<3" is not met; None where it is."""
+    name, *bounds = re.split(r"(?=>=|<)|,", line)
     try:
-        from packaging.requirements import Requirement
-    except ImportError:  # transformers and ComfyUI bring it
-        return "not looked for, since packaging is missing"
-    wanted = Requirement(line)
-    try:
-        here = version(wanted.name)
+        here = version(name.strip())
     except PackageNotFoundError:
         return "missing"
-    return None if wanted.specifier.contains(here, prereleases=True) else f"here: {here}"
+    for bound in filter(None, bounds):
+        is_least = bound.startswith(">=")
+        if (_numbers(here) >= _numbers(bound)) != is_least:
+            return f"here: {here}"
+    return None
+
+
+def _numbers(text: str) -> list[int]:
+    """The release of a version, or of a bound: [1, 2] of "1.2.dev0" and of ">=1.2"."""
+    found = re.search(r"\d+(\.\d+)*", text)
+    return [int(number) for number in found[0].split(".")] if found else []
