@@ -38,7 +38,12 @@ logger = logging.getLogger(__name__)
 
 PartsVariant = Literal["parts", "sentence"]
 
-SIDES = {"top": (0, 1, 0), "bottom": (0, -1, 0), "left": (-1, 0, 0), "right": (1, 0, 0)}
+SIDES = {
+    "top": (0.0, 1.0, 0.0),
+    "bottom": (0.0, -1.0, 0.0),
+    "left": (-1.0, 0.0, 0.0),
+    "right": (1.0, 0.0, 0.0),
+}
 """Half-spaces of the scene, +Y up: the direction in which each lies."""
 FLAGS = ("--preset", "parts")
 """For both variants: finer colors, and no mirror symmetry."""

@@ -75,8 +75,9 @@ class Moments:
         return seen * torch.nan if self.calls == self.nan_after else seen
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        known = [[WORDS[word] for word in text.split()[1:]] for text in texts]
-        return F.normalize(torch.tensor(known).sum(dim=1), dim=1)
+        words = [[word for word in text.split() if word not in ("a", "and")] for text in texts]
+        known = [torch.tensor([WORDS[word] for word in some]).sum(dim=0) for some in words]
+        return F.normalize(torch.stack(known), dim=1)
 
 
 def gradients(shares: Shares, chance: bool = True) -> list[Tensor]:

@@ -84,7 +84,7 @@ def test_the_whole_gives_way_to_the_blob_of_a_part() -> None:
     density, color, _ = field.volume()(places)
     assert density[0] > 20 and density[1] > 17
     plain = first_field(start_of(), Scene(), FREE, CPU).volume()(places)[0]
-    assert density[2] != pytest.approx(plain[2].item(), rel=0.05)
+    assert density[2].item() != pytest.approx(plain[2].item(), rel=0.05)
     assert color[0, 1] > 0.6 > color[0, 0]
 
 
