@@ -40,6 +40,8 @@ def as_rgba(image: Any, alpha_mask: Any = None) -> Any:
             in pixels or fractions; None keeps the picture as it is. One for each picture of a list.
     """
     if isinstance(image, list | tuple):
+        if not image:
+            raise ValueError("image is an empty list; expected at least one picture.")
         masks = [None] * len(image) if alpha_mask is None else alpha_mask
         if not isinstance(masks, list | tuple) or len(masks) != len(image):
             got = len(masks) if isinstance(masks, list | tuple) else type(masks).__name__
@@ -82,10 +84,14 @@ def _rgba(channels: Tensor, mask: Any) -> Image.Image:
 def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focus":
     """Makes the pipeline take RGBA pictures, alpha = 1 where it shall look; returns the way back.
 
-    RGB pictures attend everywhere. Focusing a focused pipeline replaces the tower; its own is kept
-    for `unfocus`. CPU offload stays as it was. A focused pipeline can be saved, and loaded wherever
-    alphaclip_gen is imported. Videos and LLaVA then need focus(pipe) again, Paint by Example with
-    its tower, and IP-Adapters are loaded again as ever.
+    RGB pictures attend everywhere, and one that is transparent all over attends nowhere: what then
+    comes out is about nothing in it (`as_rgba` refuses an empty mask). Tensors pass through some
+    pipelines as they are: `pixel_values(image, alpha)` makes them.
+
+    Focusing a focused pipeline replaces the tower; its own is kept for `unfocus`. CPU offload stays
+    as it was. A focused pipeline can be saved, and loaded wherever alphaclip_gen is imported.
+    Videos and LLaVA then need focus(pipe) again, Paint by Example with its tower, and IP-Adapters
+    are loaded again as ever.
 
     Args:
         pipe: a diffusers pipeline with an image encoder, or transformers' LLaVA.
@@ -94,10 +100,11 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
             of `baselines`, before the pipeline's own tower; None takes the pipeline's own tower, by
             `focus_attention` unless it takes alpha already (as after reloading a focused pipeline).
             It is moved to the device and dtype of the one that it replaces.
-        processor: an image processor for RGBA pictures; by default one with the settings of the
-            pipeline's own. For LLaVA, the LlavaProcessor in use, whose image processor is replaced.
+        processor: an AlphaCLIPImageProcessor; by default one with the settings of the pipeline's
+            own. For LLaVA, the LlavaProcessor in use, whose image processor is replaced.
 
     Raises:
+        TypeError: pipe, tower or processor is nothing that could take RGBA pictures.
         ValueError: the tower's width, token count or projection is not what the pipeline was
             trained with.
 
@@ -105,6 +112,8 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
     ...     images = pipe(image=rgba).images
     """
     place, slot = tower_place(pipe), processor_place(pipe, processor)
+    if processor is not None and not is_llava(pipe):
+        _check_processor(processor)
     done = _focus_of(pipe) or Focus(pipe)
     own, stock_tower = place.value, done.before(place)
     if any(hasattr(module, "_diffusers_hook") for module in own.modules()):
@@ -116,7 +125,7 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
         from .checkpoints import load_tower
 
         tower = load_tower(tower)
-    baseline = tower if callable(tower) and not isinstance(tower, nn.Module) else None
+    baseline = None if isinstance(tower, nn.Module | type) or not callable(tower) else tower
     with _offload_paused(pipe):
         chosen = stock_tower
         if baseline is None:
@@ -233,6 +242,14 @@ def _processor_for(
         return slot.value
     kind = AlphaCLIPFrameProcessor if resizes_itself(pipe) else AlphaCLIPImageProcessor
     return _alpha_processor(kind, stock, tower)
+
+
+def _check_processor(processor: Any) -> None:
+    if not isinstance(processor, AlphaCLIPImageProcessor):
+        raise TypeError(
+            f"processor is a {type(processor).__name__}, which would lose alpha; expected an "
+            f"AlphaCLIPImageProcessor, or None for one with the settings of the pipeline's own."
+        )
 
 
 def _suits(processor: Any, tower: Any) -> bool:

@@ -56,6 +56,10 @@ def processor_place(pipe: Any, processor: Any = None) -> Place:
             "processor is missing; expected the LlavaProcessor in use, whose image processor must "
             "take RGBA too: focus(model, tower, processor=processor)."
         )
+    if not hasattr(processor, "image_processor"):
+        raise TypeError(
+            f"processor is a {type(processor).__name__}; expected the LlavaProcessor in use."
+        )
     return Place(processor, "image_processor")
 
 

@@ -17,6 +17,7 @@ from alphaclip_gen.attention_focus import FOCUSED
 from alphaclip_gen.baselines import BASELINES
 from alphaclip_gen.conditioning import as_rgba, focus, unfocus
 from alphaclip_gen.processor import AlphaCLIPImageProcessor
+from alphaclip_gen.vision import pixel_values
 
 HERE = Path(__file__).resolve().parent
 cases = SimpleNamespace(**runpy.run_path(str(HERE / "tiny_cases.py")))
@@ -155,6 +156,43 @@ def test_as_rgba_refuses_what_is_ambiguous(image):
         as_rgba(cases.with_region(image), (0, 0, 8, 8))
     with pytest.raises(ValueError, match="image has batch 2; expected one picture"):
         as_rgba(torch.rand(2, 3, 8, 8))
+
+
+def test_what_would_lose_alpha_is_refused_before_anything_changes(image):
+    pipe = cases.build(VARIATION)
+    own = pipe.image_encoder
+    with pytest.raises(TypeError, match="processor is a CLIPImageProcessor, which would lose alph"):
+        focus(pipe, None, pipe.feature_extractor)
+    with pytest.raises(TypeError, match="tower is a type; expected an Alpha-CLIP vision model, a"):
+        focus(pipe, AlphaCLIPImageProcessor)
+    with pytest.raises(TypeError, match="processor is a int; expected the LlavaProcessor in use"):
+        focus(cases.pipes.llava(), None, 5)
+    assert pipe.image_encoder is own and "_alpha_focus" not in vars(pipe)
+    with pytest.raises(ValueError, match="image is an empty list; expected at least one picture"):
+        as_rgba([], [])
+
+
+def test_a_tensor_of_rgba_is_refused_and_pixel_values_are_taken(image):
+    """Pipelines hand tensors on as they are: transparency in [0, 1] is no stored alpha."""
+    pipe = cases.build(VARIATION)
+    focus(pipe, cases.alpha_tower(pipe.image_encoder, std=0.5))
+    rgba = torch.from_numpy(np.array(cases.with_region(image))).movedim(-1, 0)[None] / 255
+    with pytest.raises(ValueError, match="pixel_values has 0 to 1 in its fourth channel; expected"):
+        cases.run(VARIATION, pipe, rgba)
+    values = pixel_values(rgba[:, :3], rgba[:, 3:])
+    by_tensor, by_picture = (
+        cases.run(VARIATION, pipe, given) for given in (values, cases.with_region(image))
+    )
+    assert cases.moved(by_tensor, by_picture) < 1e-5
+
+
+def test_a_picture_that_is_transparent_all_over_attends_nowhere(image):
+    pipe = cases.build(VARIATION)
+    focus(pipe)
+    nowhere, half = (
+        cases.run(VARIATION, pipe, cases.with_region(image, side)) for side in (0, 0.5)
+    )
+    assert nowhere.isfinite().all() and cases.moved(nowhere, half) > 1e-3
 
 
 @pytest.mark.parametrize(
