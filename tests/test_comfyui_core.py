@@ -88,7 +88,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("comfy")
-    (base / "custom_nodes").mkdir()
+    for name in ("custom_nodes", "input", "models", "output"):
+        (base / name).mkdir()
     (base / "custom_nodes" / "alphaclip-gen").symlink_to(HERE.parent)
     (base / "custom_nodes" / "comfy_probe.py").symlink_to(HERE / "comfy_probe.py")
     with socket.socket() as free:

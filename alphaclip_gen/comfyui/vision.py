@@ -4,7 +4,8 @@ Nodes use a CLIP_VISION in two ways: by `encode_image`, or by moving `.patcher` 
 `.model(pixel_values=..., intermediate_output=...)`, as IPAdapter_plus does. Both are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -158,16 +159,23 @@ def load_vision(name: str, texts: str = OWN_TEXTS) -> AlphaVision:
             if texts != OWN_TEXTS:
                 raise ValueError(_no_texts(name, texts, words.text is None))
             return AlphaVision(CoreTower(make_tower(checkpoint, dtype=dtype)), mean, std)
-        model = make_model(checkpoint, None if words is checkpoint else words, dtype)
+        with _errors_of("texts"):
+            model = make_model(checkpoint, None if words is checkpoint else words, dtype)
         encoder = RegionEncoder(model, find_tokenizer(words) or _clip_tokenizer(), look)
         return AlphaVision(CoreTower(model), mean, std, encoder)
 
 
 def _read(name: str, input_name: str) -> Checkpoint:
-    """The checkpoint of a file in models/clip_vision; errors name the node's input."""
-    path = host.vision_path(name, input_name)
+    """The checkpoint of a file in models/clip_vision."""
+    with _errors_of(input_name):
+        return read_checkpoint(host.vision_path(name, input_name))
+
+
+@contextmanager
+def _errors_of(input_name: str) -> Iterator[None]:
+    """While this holds, what the library refuses is said of the node's input."""
     try:
-        return read_checkpoint(path)
+        yield
     except ValueError as error:
         raise ValueError(f"{input_name}: {error}") from error
 

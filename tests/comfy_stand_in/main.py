@@ -5,10 +5,10 @@ Usage: python tests/comfy_stand_in/main.py --cpu --port PORT --base-directory FO
 
 import argparse
 import importlib.util
+import itertools
 import json
 import sys
 import threading
-import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class State:
 
     def __init__(self, base: Path):
         self.base, self.history, self.lock = base, {}, threading.Lock()
+        self.numbers = itertools.count()
         self.core = comfy_stub.install(pytest.MonkeyPatch(), base)
         classes, names = load_nodes(base / "custom_nodes")
         self.classes = {**comfy_core_nodes.CLASSES, **classes}
@@ -89,7 +90,7 @@ def handler(state: State) -> type[BaseHTTPRequestHandler]:
             if self.path == "/interrupt":
                 state.core.interrupt_after = 0
                 return self.answer(b"")
-            number = str(len(threading.enumerate()) + len(state.history))
+            number = str(next(state.numbers))
             threading.Thread(target=state.work, args=(number, content["prompt"])).start()
             return self.answer(json.dumps({"prompt_id": number}).encode())
 
@@ -102,15 +103,12 @@ def handler(state: State) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def serve(options: types.SimpleNamespace | argparse.Namespace) -> None:
-    state = State(Path(options.base_directory))
-    ThreadingHTTPServer(("127.0.0.1", options.port), handler(state)).serve_forever()
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--base-directory", required=True)
     for flag in ("--cpu", "--disable-auto-launch"):
         parser.add_argument(flag, action="store_true")
-    serve(parser.parse_args())
+    options = parser.parse_args()
+    state = State(Path(options.base_directory))
+    ThreadingHTTPServer(("127.0.0.1", options.port), handler(state)).serve_forever()
