@@ -18,6 +18,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 from scipy.spatial import cKDTree
+from trimesh.intersections import slice_faces_plane
 
 from .evaluate_3d import (
     find_program,
@@ -119,7 +120,7 @@ def run(config: EvaluateParts) -> dict:
     lines = read_prompts(config.prompts) if config.prompts else None
     return evaluate_parts(
         None if config.judge_only else find_program(config.program),
-        [parse_pair(line) for line in lines] if lines else evaluation_pairs(),
+        evaluation_pairs() if lines is None else [parse_pair(line) for line in lines],
         config.output,
         config.variants,
         options=shlex.split(config.options),
@@ -161,7 +162,8 @@ def evaluate_parts(
         )
     judge = judge or Judge.from_pretrained()
     output.mkdir(parents=True, exist_ok=True)
-    table = {}
+    table: dict[str, dict] = {}
+    seen: dict[str, list[PairRow]] = {}
     for variant in variants:
         folder, lines = output / variant, [pair.line(variant) for pair in pairs]
         code = make_meshes(program, lines, folder, [*FLAGS, *options]) if program else None
@@ -169,6 +171,7 @@ def evaluate_parts(
             judge_halves(judge, folder / slug(line), pair, color_space)
             for line, pair in zip(lines, pairs, strict=True)
         ]
+        seen[variant] = rows
         table[variant] = {**summarize(rows), "exit_code": code, "rows": [asdict(r) for r in rows]}
         meshes = [load_mesh(folder / slug(line))[0] for line in lines]
         notes = ["" if row.right["both"] else _seen(row) for row in rows]
@@ -176,7 +179,7 @@ def evaluate_parts(
         sheet = labelled_sheet(prompts, notes, meshes, columns=5, tile=270, color_space=color_space)
         sheet.save(output / f"{variant}.png")
         (output / "table.json").write_text(json.dumps(table, indent=1) + "\n")
-        (output / "table.md").write_text(markdown(table))
+        (output / "table.md").write_text(markdown(table, seen))
         logger.info("%s: %s", variant, table[variant]["both"])
     return table
 
@@ -235,14 +238,16 @@ def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | 
     A vertex of the cut has the color of the mesh's nearest one on that side. The lid is a fan from
     the middle of each outline, which is exact for outlines that are seen whole from there.
     """
-    kept = mesh.vertices @ np.asarray(direction, dtype=float) > 0
-    piece = mesh.slice_plane([0, 0, 0], direction)
-    if piece is None or len(piece.faces) == 0 or not kept.any():
+    normal, origin = np.asarray(direction, dtype=float), np.zeros(3)
+    kept = mesh.vertices @ normal > 0
+    vertices, faces = slice_faces_plane(mesh.vertices, mesh.faces, normal, origin)[:2]
+    if len(faces) == 0 or not kept.any():
         return None
-    piece = trimesh.Trimesh(piece.vertices, piece.faces)  # merges the corners along the cut
-    vertices, faces = _closed(piece)
+    vertices, faces = _closed(trimesh.Trimesh(vertices, faces))  # corners along the cut are joined
     nearest = cKDTree(mesh.vertices[kept]).query(vertices)[1]
-    colors = np.asarray(mesh.visual.vertex_colors)[kept][nearest]
+    visual = mesh.visual
+    assert isinstance(visual, trimesh.visual.ColorVisuals)  # see `load_mesh`
+    colors = np.asarray(visual.vertex_colors)[kept][nearest]
     return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
 
 
@@ -277,7 +282,7 @@ def summarize(rows: Sequence[PairRow]) -> dict:
     return summary
 
 
-def markdown(table: dict) -> str:
+def markdown(table: dict[str, dict], seen: dict[str, list[PairRow]]) -> str:
     """The table as a page: one line for each variant, then one for each prompt."""
     lines = [
         "| variant | prompts | both parts right | either way round | part right | seconds |",
@@ -294,15 +299,11 @@ def markdown(table: dict) -> str:
         "",
         "Each half of a mesh is named by itself, among all captions; 95 % Wilson intervals.",
     ]
-    for variant, part in table.items():
+    for variant, rows in seen.items():
         lines += ["", f"## {variant}", "", "| prompt | seen |", "|---|---|"]
-        for values in part["rows"]:
-            row = PairRow(
-                **{**values, "asked": tuple(values["asked"])}
-                | {"named": tuple(values["named"]) if values["named"] else None}
-            )
-            seen = _seen(row) if row.right["both"] else f"**{_seen(row)}**"
-            lines.append(f"| {row.prompt.replace('|', 'and')} | {seen} |")
+        for row in rows:
+            named = _seen(row) if row.right["both"] else f"**{_seen(row)}**"
+            lines.append(f"| {row.prompt.replace('|', 'and')} | {named} |")
     return "\n".join(lines) + "\n"
 
 

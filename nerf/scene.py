@@ -101,7 +101,8 @@ def open_scene(config: Config, device: torch.device) -> Scene:
     if body is None:
         return Scene(tuple(shapes), whole, prompt_in_parts=config.prompt_in_parts)
     if not given.repaint:
-        start = Shape(str(given.start), lambda points: sample(body.distance, points)[0])
+        distance = body.distance
+        start = Shape(str(given.start), lambda points: sample(distance, points)[0])
         check_mirror([("start", start)], settings.mirror)
     body = Body(*(grid.to(device) for grid in body))
     hold = _hold(body, kept, given.repaint, settings) if given.repaint or kept else None
