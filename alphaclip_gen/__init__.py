@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from .conditioning import focus as focus
     from .conditioning import unfocus as unfocus
     from .conversion import convert as convert
-    from .conversion import export as export
-    from .conversion import to_stock as to_stock
     from .encoder import RegionEncoder as RegionEncoder
     from .encoder import RegionFeatures as RegionFeatures
+    from .exporting import export as export
+    from .exporting import to_stock as to_stock
     from .framing import as_image as as_image
     from .framing import preprocess as preprocess
     from .guidance import Guidance as Guidance
@@ -97,14 +97,14 @@ _HOME = {
         "focus",
         "unfocus",
     ),
-    "conversion": (
-        "convert",
-        "export",
-        "to_stock",
-    ),
+    "conversion": ("convert",),
     "encoder": (
         "RegionEncoder",
         "RegionFeatures",
+    ),
+    "exporting": (
+        "export",
+        "to_stock",
     ),
     "framing": (
         "as_image",

@@ -1,43 +1,30 @@
-"""What focus costs: ours against stock, side by side in one process.
+"""What focus costs: ours against stock, as `measuring` compares them.
 
-Time: the cases of a comparison take turns, A B C, C B A, A B C ..., so that neither their order nor
-a machine that slows down counts. A ratio compares two calls of one round; shown are its median over
-the rounds and its quartiles. "stock, again" is the first case once more: how far its ratio is from
-1 is what this machine cannot tell apart.
-
-Memory: the bytes of weights and buffers, and the most bytes that one forward holds at once besides
-them and its input. On a CPU that is the highest running sum of the allocations and releases that
-torch.profiler records; on CUDA it is torch.cuda.max_memory_allocated.
+"stock, again" is the first case once more: how far its ratio is from 1 is what this machine cannot
+tell apart.
 """
 
 import importlib.util
 import json
 import os
 import platform
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from importlib.metadata import version
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.profiler import ProfilerActivity, profile
 
 from .bench_cases import (
     AGAIN,
     STOCK,
     TOWERS,
     UNETS,
-    Cases,
     TowerName,
     make_encoders,
     make_towers,
@@ -45,11 +32,11 @@ from .bench_cases import (
     region_cases,
     tower_cases,
 )
+from .measuring import Against, Cases, clock_of, compare, model_bytes, peak_bytes
 
 AT_MOST = 1.02
 """What the ratio of a tower's forward and of a pipeline's call may be."""
 
-Clock = Callable[[], float]
 Row = dict[str, Any]
 
 
@@ -152,93 +139,6 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device is {name!r}; expected cpu or cuda, whose memory can be measured.")
     return device
-
-
-# Measuring
-
-
-class Against(NamedTuple):
-    """A case's median seconds; its ratio to the first case, the median and the quartiles."""
-
-    seconds: float
-    ratio: float
-    low: float
-    high: float
-
-
-def compare(cases: Cases, rounds: int, clock: Clock) -> dict[str, Against]:
-    """Each case against the first."""
-    seconds = take_turns(cases, rounds, clock)
-    first = next(iter(seconds.values()))
-    return {name: against(own, first) for name, own in seconds.items()}
-
-
-def take_turns(cases: Cases, rounds: int, clock: Clock) -> dict[str, list[float]]:
-    """Seconds of each case in each round, after one call that is not timed."""
-    for case in cases.values():
-        case()
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(rounds):
-        for name in list(cases)[:: -1 if turn % 2 else 1]:
-            start = clock()
-            cases[name]()
-            seconds[name].append(clock() - start)
-    return seconds
-
-
-def against(own: Sequence[float], first: Sequence[float]) -> Against:
-    """What the seconds of all rounds come to."""
-    ratios = [a / b for a, b in zip(own, first, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return Against(statistics.median(own), middle, low, high)
-
-
-def clock_of(device: torch.device) -> Clock:
-    """Seconds, read when all work on the device is done."""
-    if device.type != "cuda":
-        return time.perf_counter
-
-    def synchronized() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronized
-
-
-def peak_bytes(case: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that the call holds at once, besides what was there before."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        case()
-        return torch.cuda.max_memory_allocated(device) - before
-    with _silent_profiler(), tempfile.TemporaryDirectory() as folder:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            case()
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    records = [event for event in events if event.get("name") == "[memory]"]
-    records.sort(key=lambda event: event["ts"])
-    return max(accumulate(event["args"]["Bytes"] for event in records), default=0)
-
-
-@contextmanager
-def _silent_profiler() -> Iterator[None]:
-    """The profiler's log lines go nowhere: it writes them to standard error, past Python."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def model_bytes(model: Any) -> int:
-    """Bytes of a module's weights and buffers."""
-    return sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
 
 
 # Rows and tables

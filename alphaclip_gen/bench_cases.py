@@ -17,6 +17,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from .attention_focus import focus_attention
 from .conditioning import as_rgba, focus
 from .encoder import RegionEncoder
+from .measuring import Cases
 from .regions import alpha_from_box
 from .vision import (
     AlphaCLIPConfig,
@@ -60,7 +61,7 @@ _TINY_UNET: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
-_SMALL_UNET = {
+_SMALL_UNET: dict[str, Any] = {
     "sample_size": 32,
     "block_out_channels": (80, 160, 320, 320),
     "norm_num_groups": 16,
@@ -71,9 +72,6 @@ UNETS: dict[str, dict[str, Any]] = {"tiny": _TINY_UNET, "small": _SMALL_UNET}
 STOCK, AGAIN = "stock", "stock, again"
 LEFT_HALF = (0.0, 0.0, 0.5, 1.0)
 PICTURE_SIDE = 512
-
-Cases = dict[str, partial]
-"""What takes turns, by name; the first is what the others are compared with."""
 
 
 class Towers(NamedTuple):

@@ -181,8 +181,9 @@ def from_transformers(state: Mapping[str, Tensor], layout: Layout) -> State:
         return dict(state)
     if layout == "openai" and ALPHA in state:
         raise ValueError(
-            "layout 'openai' has three input channels and cannot hold alpha weights. fold_alpha() "
-            "makes 'attend everywhere' part of the position embedding; 'alpha-clip' keeps alpha."
+            "layout 'openai' has three input channels and cannot hold alpha weights. fold_alpha(), "
+            "or fold=True (--fold) of convert, makes 'attend everywhere' part of the position "
+            "embedding; 'alpha-clip' keeps alpha."
         )
     if layout == "alpha-clip" and ALPHA not in state:
         raise ValueError(f"layout 'alpha-clip' needs alpha weights; {ALPHA} is missing.")

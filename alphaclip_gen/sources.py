@@ -37,7 +37,7 @@ def read_checkpoint(
     if pretrained is not None:
         return _read_open_clip(name, str(pretrained))
     if name in SHIPPED_NAMES:
-        return _read_folder(SHIPPED / name)
+        return _read_folder(SHIPPED / name / subfolder)
     if path.is_dir():
         return _read_folder(path)
     if path.is_file():

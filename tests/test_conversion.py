@@ -15,15 +15,8 @@ from transformers import (
 )
 
 from alphaclip_gen.checkpoints import load_model, load_tower
-from alphaclip_gen.conversion import (
-    FILES,
-    Convert,
-    convert,
-    convert_command,
-    export,
-    state_in,
-    to_stock,
-)
+from alphaclip_gen.conversion import Convert, convert, convert_command
+from alphaclip_gen.exporting import FILES, export, state_in, to_stock
 from alphaclip_gen.processor import AlphaCLIPImageProcessor
 from alphaclip_gen.vision import (
     AlphaCLIPConfig,

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from alphaclip_gen.checkpoints import load_tower
-from alphaclip_gen.conversion import convert, export
+from alphaclip_gen.conversion import convert
 from alphaclip_gen.encoder import RegionEncoder
+from alphaclip_gen.exporting import export
 from alphaclip_gen.framing import preprocess
 from alphaclip_gen.mini.model import CONTEXT, new_model, new_tokenizer
 from alphaclip_gen.mini.train import save
@@ -92,6 +93,13 @@ def test_unknown_words_are_named_with_the_closest_known_ones(encoder, caplog):
     assert "'redd' in 'a redd conee' is not a word of this model" in caplog.text
     assert "the closest known words are red" in caplog.text
     assert "cone" in caplog.text.split("'conee' in")[1]
+
+
+def test_many_unknown_words_are_counted(encoder, caplog):
+    with caplog.at_level(logging.WARNING):
+        encoder.embed_texts([f"a qq{letter}qq" for letter in "abcdefghijk"])
+    assert len(caplog.messages) == 9
+    assert caplog.messages[-1] == "3 more words are unknown or cut off."
 
 
 def test_what_is_cut_off_is_said(encoder, caplog):

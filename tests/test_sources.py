@@ -243,6 +243,8 @@ def test_text_towers_and_empty_folders_are_refused(tmp_path):
     towers.whole_clip().config.save_pretrained(tmp_path / "config")
     with pytest.raises(FileNotFoundError, match=r"has no weights; expected one of model\.safeten"):
         load_tower(tmp_path / "config")
+    with pytest.raises(ValueError, match=r"no' has no config\.json or open_clip_config\.json"):
+        load_tower("mini", subfolder="no")
 
 
 @pytest.mark.parametrize("name", ["nothing", "no/such.pth", "a/b/c"])
