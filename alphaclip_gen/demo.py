@@ -1,24 +1,25 @@
-"""The two-minute tour: the regions of one scene named, and a prompt turned into a mesh."""
+"""The two-minute tour: the regions of scenes named, and a prompt turned into a mesh."""
 
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from .encoder import RegionEncoder
-from .mini.captions import all_captions
+from .mini.concepts import all_captions
+from .mini.kept_scenes import load_scenes
 from .mini.solids import build_bank
-from .mini.world import PLAIN, render_scenes
+from .mini.world import PLAIN, Scenes, render_scenes
 from .show import figure, lit_region, to_pil
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Name the regions of a scene, and turn a prompt into a mesh; nothing is downloaded."""
+    """Name the regions of scenes, and turn a prompt into a mesh; nothing is downloaded."""
 
     output: Path = Path("outputs/demo")
     """Folder of the pictures and the mesh."""
@@ -32,7 +33,7 @@ def demo(config: Demo, console: Console) -> None:
     """Write scene.png, regions.png and the mesh's folder; print what to try next."""
     config.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    console.print("[bold]1. One scene, its regions named[/]")
+    console.print("[bold]1. Three scenes, their regions named[/]")
     picture = name_regions(config.output, config.seed)
     console.print(f"   {picture}  ({time.monotonic() - began:.0f} s)")
     console.print(f"[bold]2. A mesh from a prompt: {config.prompt}[/]")
@@ -51,25 +52,35 @@ def demo(config: Demo, console: Console) -> None:
 
 
 def name_regions(folder: Path, seed: int, size: int = 224) -> Path:
-    """Renders a scene of mini's world; writes it, and a figure of what mini says of its regions."""
+    """Writes a scene of solids, and a figure of what mini says of the regions of three scenes."""
+    encoder, texts = RegionEncoder.from_pretrained("mini"), all_captions()
+    scenes = (solid_scene(seed, size), load_scenes(most=2))
+    pictures, captions = [], []
+    for image, visible, present in (
+        row
+        for part in scenes
+        for row in zip(part.image.split(1), part.visible, part.present, strict=True)
+    ):
+        regions = [None, *visible[present > 0][:, None, None]]
+        pictures += [lit_region(image, alpha) for alpha in regions]
+        for named in encoder.score(image, texts, regions):
+            top = named.topk(2)
+            said = zip(top.values, top.indices.tolist(), strict=True)
+            captions.append([f"{texts[i]}  {p:.2f}" for p, i in said])
+        first = captions[-len(regions)]
+        first[:] = ["whole picture", first[0]]
+    to_pil(scenes[0].image).save(folder / "scene.png")
+    figure(pictures, captions, columns=4).save(folder / "regions.png")
+    return folder / "regions.png"
+
+
+def solid_scene(seed: int, size: int) -> Scenes:
+    """A scene of three solids, seen well."""
     generator = torch.Generator().manual_seed(seed)
     bank = build_bank(generator, views=2, blends=0, rippled=0.0, side=size)
-    scenes = render_scenes(bank, 12, generator, PLAIN, size=size)
-    row = int(scenes.present.sum(1).argmax())
-    image = scenes.image[row : row + 1]
-    alphas = [a[None, None] for a in scenes.visible[row][scenes.present[row] > 0]]
-    to_pil(image).save(folder / "scene.png")
-
-    encoder, texts = RegionEncoder.from_pretrained("mini"), all_captions()
-    probabilities = encoder.score(image, texts, [None, *alphas])
-    captions = [
-        [f"{texts[i]}  {p:.2f}" for p, i in zip(top.values, top.indices.tolist(), strict=True)]
-        for top in (row.topk(2) for row in probabilities)
-    ]
-    captions = [["whole picture", captions[0][0]], *captions[1:]]
-    sheet = figure([lit_region(image, alpha) for alpha in (None, *alphas)], captions)
-    sheet.save(folder / "regions.png")
-    return folder / "regions.png"
+    scenes = render_scenes(bank, 24, generator, replace(PLAIN, objects=(3, 3)), size=size)
+    best = int((scenes.visible.sum((-2, -1)) * scenes.present).amin(1).argmax())
+    return Scenes(**{name: value[best : best + 1] for name, value in vars(scenes).items()})
 
 
 def make_mesh(config: Demo) -> tuple[Path, ...] | None:

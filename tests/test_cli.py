@@ -96,10 +96,10 @@ def test_evaluate_mini_writes_what_it_prints(tmp_path, capsys):
     assert "| all-one alpha |" in (tmp_path / "mini.md").read_text()
 
 
-@pytest.mark.parametrize("command", [["evaluate", "focus"], ["grid"]])
+@pytest.mark.parametrize("command", [["evaluate", "focus", "--artwork", "."], ["grid"]])
 def test_measuring_and_drawing_the_focus_say_what_is_missing(tmp_path, capsys, command):
     with pytest.raises(SystemExit) as stop:
-        main([*command, "--artwork", str(tmp_path), "--generator", str(tmp_path)])
+        main([*command, "--generator", str(tmp_path)])
     assert stop.value.code == 2
     assert "there is no " in capsys.readouterr().err
 
@@ -107,10 +107,10 @@ def test_measuring_and_drawing_the_focus_say_what_is_missing(tmp_path, capsys, c
 # Pictures
 
 
-def test_demo_names_the_regions_of_a_scene(tmp_path):
+def test_demo_names_the_regions_of_scenes(tmp_path):
     path = name_regions(tmp_path, seed=3, size=96)
-    wide = open_picture(path)
-    assert wide.width > wide.height
+    sheet = open_picture(path)
+    assert sheet.width > 4 * 224 and sheet.height > 3 * 224  # a row each: the whole, three regions
     assert open_picture(tmp_path / "scene.png").size == (96, 96)
 
 

@@ -1,4 +1,4 @@
-"""The grid of the focus: its tiles, and scenes that are kept for where there is no artwork."""
+"""The grid of the focus: its tiles, and its command."""
 
 import pytest
 import torch
@@ -7,9 +7,10 @@ from rich.console import Console
 from tiny_cast import tiny_cast
 
 from alphaclip_gen import focus_grid as program
-from alphaclip_gen.focus_grid import FocusGrid, draw_grid, focus_grid, load_scenes, save_scenes
+from alphaclip_gen.focus_grid import FocusGrid, draw_grid, focus_grid
 from alphaclip_gen.mini import generator
 from alphaclip_gen.mini.emoji_world import Mix, render_world
+from alphaclip_gen.mini.kept_scenes import save_scenes
 
 
 @pytest.fixture(scope="module")
@@ -36,42 +37,11 @@ def test_a_row_has_every_region_and_the_whole(scenes):
     assert sheet.width == 2 * (columns + 1) * 42 + 10
 
 
-def test_kept_scenes_are_read_again(scenes, tmp_path):
-    save_scenes(scenes, tmp_path / "scenes.safetensors")
-    again = load_scenes(tmp_path / "scenes.safetensors", 2)
-    assert (again.image - scenes.image[:2]).abs().max() <= 0.5 / 255 + 1e-6
-    assert (again.visible - scenes.visible[:2]).abs().max() <= 0.5 / 255 + 1e-6
-    assert torch.equal(again.concept, scenes.concept[:2])
-    assert torch.equal(again.present, scenes.present[:2])
-
-
-def test_kept_scenes_of_another_world_are_refused(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "NAMES", ["gryphon"] * len(program.NAMES))
-    save_scenes(scenes, tmp_path / "scenes.safetensors")
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"scenes.safetensors shows gryphon; expected names of"):
-        load_scenes(tmp_path / "scenes.safetensors")
-
-
-def test_the_command_draws_kept_scenes_where_there_is_no_artwork(scenes, tmp_path, monkeypatch):
-    def paint(image, alpha, prompts, seeds):
-        return image
-
-    monkeypatch.setattr(program, "KEPT", tmp_path / "kept.safetensors")
+def test_the_command_draws_scenes_of_a_file(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(generator, "load_generator", lambda *_: None)
-    monkeypatch.setattr(program, "pipeline_painter", lambda *_, **__: paint)
-    config = FocusGrid(tmp_path / "new" / "focus.png", artwork=tmp_path / "nowhere", scenes=2)
-    with pytest.raises(FileNotFoundError, match=r"no artwork.safetensors"):
-        focus_grid(config, Console(quiet=True))
+    monkeypatch.setattr(program, "pipeline_painter", lambda *_, **__: lambda image, *_: image)
     save_scenes(scenes, tmp_path / "kept.safetensors")
+    config = FocusGrid(tmp_path / "new" / "focus.png", 2, scenes=tmp_path / "kept.safetensors")
     focus_grid(config, Console(quiet=True))
     with Image.open(config.output) as picture:
-        assert picture.height > 2 * 128
-
-
-def test_scenes_come_from_the_artwork_and_may_be_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "read_cast", lambda *_: tiny_cast())
-    config = FocusGrid(scenes=2, subjects=2, style="plain", artwork=tmp_path)
-    first, again = (program._find_scenes(config) for _ in range(2))
-    assert torch.equal(first.image, again.image) and first.image.shape == (2, 3, 64, 64)
-    assert first.present.sum() == 4
+        assert 2 * 128 < picture.height < 3 * 128
