@@ -23,6 +23,7 @@ from .tokenizer import load_tokenizer
 from .vision import AlphaCLIPModel
 
 logger = logging.getLogger(__name__)
+_MOST_WARNINGS = 8
 
 
 @dataclass(frozen=True)
@@ -184,10 +185,9 @@ class RegionEncoder:
         """Unit embeddings of texts; words that are unknown or cut off are logged as a warning."""
         if isinstance(texts, str) or not texts:
             raise ValueError(f"texts is {texts!r}; expected a list of one text or more.")
-        for text in texts:
-            if not text.strip():
-                raise ValueError("a text is empty; expected words, such as 'a red cone'.")
-            self._warn_of_lost_words(text)
+        if not all(text.strip() for text in texts):
+            raise ValueError("a text is empty; expected words, such as 'a red cone'.")
+        self._warn_of_lost_words(texts)
         tokens = self.tokenizer(
             list(texts),
             padding=True,
@@ -247,23 +247,34 @@ class RegionEncoder:
             or any(ids[place] == self.tokenizer.unk_token_id for place in places)
         ]
 
-    def _warn_of_lost_words(self, text: str) -> None:
+    def _warn_of_lost_words(self, texts: Sequence[str]) -> None:
+        """Nothing; the first warnings are logged, and how many there are beside them."""
+        lost = [warning for text in texts for warning in self._lost_words(text)]
+        for warning in lost[:_MOST_WARNINGS]:
+            logger.warning(warning)
+        if len(lost) > _MOST_WARNINGS:
+            logger.warning("%d more words are unknown or cut off.", len(lost) - _MOST_WARNINGS)
+
+    def _lost_words(self, text: str) -> list[str]:
+        """What to say of each word of a text that is unknown, and of those that are cut off."""
         encoded = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-        for word in self._unknown_words(text, encoded):
-            vocabulary = [token.removesuffix("</w>") for token in self.tokenizer.get_vocab()]
-            known = [token for token in vocabulary if len(token) > 2 and not token.startswith("<")]
-            close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
-            hint = f"the closest known words are {', '.join(close)}" if close else "nothing is near"
-            logger.warning("%r in %r is not a word of this model; %s.", word, text, hint)
+        said = [
+            f"{word!r} in {text!r} is not a word of this model; {self._hint(word)}."
+            for word in self._unknown_words(text, encoded)
+        ]
         if len(ids) > self._context:
-            cut = spans[self._context - 1][0]
-            logger.warning(
-                "%r is longer than the model's %d tokens; cut off: %r.",
-                text,
-                self._context,
-                text[cut:].strip(),
+            cut = text[spans[self._context - 1][0] :].strip()
+            said.append(
+                f"{text!r} is longer than the model's {self._context} tokens; cut off: {cut!r}."
             )
+        return said
+
+    def _hint(self, word: str) -> str:
+        vocabulary = [token.removesuffix("</w>") for token in self.tokenizer.get_vocab()]
+        known = [token for token in vocabulary if len(token) > 2 and not token.startswith("<")]
+        close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
+        return f"the closest known words are {', '.join(close)}" if close else "nothing is near"
 
 
 def _as_list(regions: Tensor | Sequence[Tensor | None] | None, pictures: int) -> list:
