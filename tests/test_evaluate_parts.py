@@ -101,7 +101,7 @@ def test_table_of_parts_against_a_sentence(program: Path, tmp_path: Path) -> Non
 
 def test_a_half_is_closed_and_has_the_colors_of_its_side() -> None:
     mesh = pair_mesh(Pair("a red cube", "left", "a blue cube", "right"))
-    mesh.apply_translation([0.2, 0.0, 0.0])  # the red one reaches over the middle
+    mesh.apply_translation([0.4, 0.0, 0.0])  # the middle goes through the red one
     half = parts.cut(mesh, parts.SIDES["left"])
     assert half.bounds[1, 0] == pytest.approx(0, abs=1e-9)
     assert half.is_watertight
