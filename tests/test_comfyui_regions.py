@@ -136,7 +136,7 @@ def test_a_reference_has_pictures_and_regions_of_one_size():
     mask[..., :8] = 1
     pictures, alpha = reference(image, mask)
     assert pictures.shape == (2, 3, 8, 8) and alpha.shape == (1, 1, 8, 8)
-    assert alpha[0, 0, 0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert alpha[0, 0, 0].tolist() == [1, 1, 1, 0.875, 0.125, 0, 0, 0]  # antialiased
     assert reference(image, torch.zeros(64, 64)).alpha is None
 
 
@@ -198,13 +198,13 @@ def test_text_boxes():
     [
         ((0.6, 0.1, 0.2, 0.9), "fractions", "left is 0.6 and right 0.2 .* no width or height"),
         ((0.1, 0.5, 0.2, 0.5), "fractions", "top is 0.5 and bottom 0.5 .* expected top below"),
-        ((10, 10, 30, 40), "fractions", "left is 10 and right 30 .* Choose unit 'pixels'"),
+        ((10.0, 10.0, 30.0, 40.0), "fractions", "left is 10 and right 30 .* Choose unit 'pixels'"),
         ((0.2, 0.2, 0.8, 0.8), "pixels", "right 0.8 in pixels; .* Choose unit 'fractions'"),
-        ((10, 5, 30, 21), "pixels", "bottom 21 in pixels; expected 0 to 20"),
+        ((10.0, 5.0, 30.0, 21.0), "pixels", "bottom 21 in pixels; expected 0 to 20"),
     ],
 )
 def test_boxes_that_cannot_be_meant(box, unit, message):
-    assert box_of(10, 5, 30, 20, "pixels", (20, 40)) == (10, 5, 30, 20)
+    assert box_of(10.0, 5.0, 30.0, 20.0, "pixels", (20, 40)) == (10.0, 5.0, 30.0, 20.0)
     with pytest.raises(ValueError, match=message):
         box_of(*box, unit, (20, 40))
 
