@@ -17,9 +17,12 @@ from typing import Any
 from diffusers import StableDiffusionImageVariationPipeline
 
 try:
-    from alphaclip_gen.conditioning import as_rgba, focus
-except ImportError as error:
-    raise ImportError("this pipeline needs: pip install 'alphaclip-gen[diffusion]'") from error
+    from alphaclip_gen import as_rgba, focus
+except ModuleNotFoundError as error:
+    if error.name != "alphaclip_gen":
+        raise
+    message = "this pipeline needs alphaclip_gen: pip install 'alphaclip-gen[diffusion]'"
+    raise ImportError(message) from None
 
 
 class AlphaImageVariationPipeline(StableDiffusionImageVariationPipeline):

@@ -18,9 +18,12 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 
 try:
-    from alphaclip_gen.conditioning import as_rgba, focus
-except ImportError as error:
-    raise ImportError("this pipeline needs: pip install 'alphaclip-gen[diffusion]'") from error
+    from alphaclip_gen import as_rgba, focus
+except ModuleNotFoundError as error:
+    if error.name != "alphaclip_gen":
+        raise
+    message = "this pipeline needs alphaclip_gen: pip install 'alphaclip-gen[diffusion]'"
+    raise ImportError(message) from None
 
 
 class AlphaIPAdapterPipeline(StableDiffusionPipeline):
@@ -40,6 +43,10 @@ class AlphaIPAdapterPipeline(StableDiffusionPipeline):
                 `image`.
             arguments: those of StableDiffusionPipeline.
         """
+        if alpha_mask is not None and image is None:
+            raise ValueError("alpha_mask is given without image; expected both, or image alone.")
+        if arguments.get("ip_adapter_image") is not None:
+            raise ValueError("ip_adapter_image is called image here, and takes its alpha_mask.")
         if image is not None:
             focus(self)
             references = as_rgba(image, alpha_mask)

@@ -116,13 +116,27 @@ def test_ip_adapter(image, tmp_path):
     assert (whole - without).norm() > 1e-3
     assert (half - whole).norm() > 1e-3
     assert torch.equal(run(pipe, "a", [[image]], [[BOX]]), half)
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[:, :16] = True
+    assert torch.equal(run(pipe, "a", image, mask), half)
+    assert torch.equal(run(pipe, "a", cases.with_region(image)), half)
     references = [run(pipe, "a", [image, image], masks) for masks in ([BOX, None], [None, BOX])]
     assert (references[0] - half).norm() > 1e-3
     torch.testing.assert_close(*references, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("file", ["image_variation.py", "ip_adapter.py", "shap_e.py"])
+def test_references_that_would_lose_their_region_are_refused(image, tmp_path):
+    pipe = loaded("stable_diffusion", "ip_adapter.py", tmp_path)
+    with pytest.raises(ValueError, match="alpha_mask is given without image; exp"):
+        run(pipe, "a", alpha_mask=BOX)
+    with pytest.raises(ValueError, match="ip_adapter_image is called image here"):
+        run(pipe, "a", ip_adapter_image=image)
+    with pytest.raises(ValueError, match="image is an empty list; expected at least one picture"):
+        run(pipe, "a", [])
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "pipelines").glob("*.py")), ids=lambda f: f.stem)
 def test_a_missing_library_is_one_clear_line(file, monkeypatch):
-    monkeypatch.setitem(sys.modules, "alphaclip_gen.conditioning", None)
-    with pytest.raises(ImportError, match=r"needs: pip install 'alphaclip-gen\[diffusion\]'"):
-        runpy.run_path(str(ROOT / "pipelines" / file))
+    monkeypatch.setitem(sys.modules, "alphaclip_gen", None)
+    with pytest.raises(ImportError, match=r"^this pipeline needs alphaclip_gen: pip install .*$"):
+        runpy.run_path(str(file))
