@@ -1,6 +1,7 @@
 """AlphaBlipDiffusionPipeline with tiny random components: regions, batches, callbacks, files."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ from alphaclip_gen.subject import (
     AlphaBlipImageProcessor,
     ContextCLIPTextModel,
 )
+from alphaclip_gen.subject.denoising import check_run
 
 CUSTOM = Path(__file__).parents[1] / "pipelines" / "blip_diffusion.py"
 WORDS = [
@@ -760,6 +762,7 @@ def test_custom_pipeline_without_the_package_says_so_in_one_line(pipe, tmp_path,
         ({"target": ["dog", "cat"]}, ValueError, "target_subject_category has 2 entries"),
         ({"negative_prompt": ["a", "b"]}, ValueError, "negative_prompt has 2 entries for 1"),
         ({"prompt": []}, TypeError, r"prompt is \[\]; expected a string"),
+        ({"num_inference_steps": 0}, ValueError, "num_inference_steps is 0; expected at least 1"),
         ({"reference_fusion": "sum"}, ValueError, "reference_fusion is 'sum'; expected one of"),
         ({"geometry": "round"}, ValueError, "geometry is 'round'; expected one of"),
         ({"prompt_strength": 0.0}, ValueError, "0 repetitions; expected at least 1"),
@@ -793,6 +796,15 @@ def test_custom_pipeline_without_the_package_says_so_in_one_line(pipe, tmp_path,
 def test_bad_input_is_refused(pipe, options, error, message):
     with pytest.raises(error, match=message):
         run(pipe, **options)
+
+
+def test_a_prompt_that_is_no_text_is_refused():
+    """Without the tests' own check of types, which comes first in the pipeline's call."""
+    for prompts in (5, [5], None):
+        with pytest.raises(
+            TypeError, match=f"prompt is {re.escape(repr(prompts))}; expected a str"
+        ):
+            check_run(prompts, 1, 1, 1.0, False, "pil")
 
 
 def test_a_tokenizer_of_other_words_is_refused():

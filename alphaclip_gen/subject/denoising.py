@@ -79,11 +79,14 @@ def predict(
 
 
 def check_run(
-    prompts: list[str], repeats: int, strength: float, inpainting: bool, output_type: str
+    prompts: Any, repeats: int, steps: int, strength: float, inpainting: bool, output_type: str
 ) -> None:
     """Nothing; raises unless a run can be made of its arguments."""
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+    are_texts = isinstance(prompts, list | tuple) and all(isinstance(one, str) for one in prompts)
+    if not are_texts or not prompts:
         raise TypeError(f"prompt is {prompts!r}; expected a string, or a list of strings.")
+    if steps < 1:
+        raise ValueError(f"num_inference_steps is {steps}; expected at least 1.")
     if repeats < 1:
         raise ValueError(f"num_images_per_prompt is {repeats}; expected at least 1.")
     if not 0 < strength <= 1:

@@ -14,7 +14,7 @@ def attend(
     value: Float[Tensor, "batch keys channels"],
     heads: int,
     *,
-    allowed: Bool[Tensor, "batch keys"] | None = None,
+    keys: Bool[Tensor, "batch keys"] | Float[Tensor, "batch keys"] | None = None,
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch queries channels"]:
@@ -22,14 +22,14 @@ def attend(
 
     Args:
         query, key, value: projected tokens; `heads` divides the channels.
-        allowed: which keys count, None for all.
+        keys: which of them count, or what is added to the logits of each; None for all alike.
         causal: a query sees keys up to its own place only.
         dropout: probability of dropping an attention weight.
     """
     query, key, value = (
         tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value)
     )
-    mask = None if allowed is None else allowed[:, None, None, :]
+    mask = None if keys is None else keys[:, None, None, :]
     mixed = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
@@ -57,8 +57,8 @@ class Block(GradientCheckpointingLayer):
         self.mlp = Perceptron(config)
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.self_attn(self.layer_norm1(tokens))
+    def forward(self, tokens: Tensor, *options: Tensor) -> Tensor:
+        tokens = tokens + self.self_attn(self.layer_norm1(tokens), *options)
         return tokens + self.mlp(self.layer_norm2(tokens))
 
 

@@ -195,9 +195,16 @@ class AlphaBlipDiffusionPipeline(DiffusionPipeline):
                 tensors in the dictionary that it returns replace the pipeline's.
             callback_on_step_end_tensor_inputs: "latents", "prompt_embeds".
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] if isinstance(prompt, str) else prompt
         asked = read_canvas(inpaint_image, inpaint_mask)
-        check_run(prompts, num_images_per_prompt, strength, asked is not None, output_type)
+        check_run(
+            prompts,
+            num_images_per_prompt,
+            num_inference_steps,
+            strength,
+            asked is not None,
+            output_type,
+        )
         size = run_size(height, width, self._natural_size(asked), self.latent_scale)
         context = self.encode_subject(
             image,

@@ -50,7 +50,7 @@ class QueryKeyValue(nn.Module):
     def forward(self, tokens: Tensor, source: Tensor, allowed: Tensor | None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         projected = self.query(tokens), self.key(source), self.value(source)
-        return attend(*projected, self.heads, allowed=allowed, dropout=dropout)
+        return attend(*projected, self.heads, keys=allowed, dropout=dropout)
 
 
 class Residual(nn.Module):

@@ -54,10 +54,10 @@ class VisionAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
         self.projection = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         query, key, value = self.qkv(tokens).chunk(3, dim=-1)
         dropout = self.dropout if self.training else 0.0
-        return self.projection(attend(query, key, value, self.heads, dropout=dropout))
+        return self.projection(attend(query, key, value, self.heads, keys=bias, dropout=dropout))
 
 
 class AlphaBlip2VisionModel(CompleteModel):
