@@ -125,22 +125,8 @@ class AttentionFocusedTower(nn.Module):
         """The tower's tokens; what they gather comes from patches in the region."""
         tower = self.tower
         bias = attention_bias(pixel_values[:, 3:], tower.config.patch_size)
-        bias = F.pad(bias, (1, 0))[:, None, None]
+        bias = F.pad(bias, (1, 0)).to(pixel_values.dtype)
         tokens = tower.pre_layernorm(tower.embeddings(pixel_values[:, :3]))
         for index, block in enumerate(tower.encoder.layers):
-            if index < self.first:
-                tokens = block(tokens)
-                continue
-            tokens = tokens + _attend(block.self_attn, block.layer_norm1(tokens), bias)
-            tokens = tokens + block.mlp(block.layer_norm2(tokens))
+            tokens = block(tokens, bias) if index >= self.first else block(tokens)
         return tower.post_layernorm(tokens)
-
-
-def _attend(attention: Any, tokens: Tensor, bias: Tensor) -> Tensor:
-    """The tower's self-attention with a bias on its logits."""
-    query, key, value = (
-        part.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for part in attention.qkv(tokens).chunk(3, dim=-1)
-    )
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-    return attention.projection(mixed.transpose(1, 2).flatten(2))
