@@ -18,8 +18,9 @@ from rasterize import covered
 SUFFIXES = {".glb", ".gltf", ".obj", ".off", ".ply", ".stl"}
 SIZE = 65
 """Voxels a side of signed distances."""
-ASIDE = np.array([0.00131, 0.00217])
-"""In voxels: columns pass beside the corners of meshes, which like to lie on round numbers."""
+ASIDE = np.array([0.00131, 0.00217, 0.00173])
+"""In voxels: columns pass beside the corners of meshes, which like to lie on round numbers. Once on
+either side, so that what is symmetric stays so."""
 
 
 class Painted(NamedTuple):
@@ -85,12 +86,16 @@ def signed_distance(mesh: trimesh.Trimesh, size: int = SIZE) -> Float[Tensor, "1
 
     Good to about half a voxel. Only what lies in the cube [-1, 1]^3 counts.
     """
-    inside = _inside(mesh, size)
+    both = [_distances(_inside(mesh, size, aside)) for aside in (ASIDE, -ASIDE)]
+    return torch.from_numpy(sum(both) / 2 * (2 / (size - 1))).float()[None, None]
+
+
+def _distances(inside: np.ndarray) -> np.ndarray:
+    """In voxels, to the border of what is inside; farther than the cube is wide from nothing."""
     if not inside.any():
-        return torch.full((1, 1, size, size, size), 4.0)  # farther than the cube is wide
+        return np.full(inside.shape, 2.0 * len(inside))
     outward = distance_transform_edt(~inside) - distance_transform_edt(inside)
-    voxels = outward - 0.5 * np.sign(outward)  # the border lies midway between two vertices
-    return torch.from_numpy(voxels * (2 / (size - 1))).float()[None, None]
+    return outward - 0.5 * np.sign(outward)  # the border lies midway between two vertices
 
 
 def colors_near(painted: Painted, size: int) -> Float[Tensor, "1 3 size size size"]:
@@ -105,7 +110,7 @@ def _kinds() -> str:
     return ", ".join(sorted(SUFFIXES))
 
 
-def _inside(mesh: trimesh.Trimesh, size: int) -> np.ndarray:
+def _inside(mesh: trimesh.Trimesh, size: int, aside: np.ndarray) -> np.ndarray:
     """Which vertices (z, y, x) of the grid lie inside: where the surface winds around them.
 
     Each column along z is crossed by faces: those that look down open the inside, others close it.
@@ -113,8 +118,8 @@ def _inside(mesh: trimesh.Trimesh, size: int) -> np.ndarray:
     if mesh.volume < 0:
         mesh = mesh.copy()
         mesh.invert()
-    grid = (np.asarray(mesh.triangles) + 1) * ((size - 1) / 2)
-    flat = grid[:, :, :2] + 0.5 + ASIDE
+    grid = (np.asarray(mesh.triangles) + 1) * ((size - 1) / 2) + aside
+    flat = grid[:, :, :2] + 0.5
     hits = covered(flat, size)
     height = np.einsum("hk,hk->h", hits.weights, grid[hits.face, :, 2])
     (ax, ay), (bx, by) = (flat[:, 1] - flat[:, 0]).T, (flat[:, 2] - flat[:, 0]).T

@@ -142,7 +142,7 @@ def check_mirror(shapes: Sequence[tuple[str, Shape]], mirror: Mirror) -> None:
         for axis, name in enumerate("xyz"):
             flip = torch.ones(3)
             flip[axis] = -1
-            if (shape(places * flip) - member).abs().sum() > 0.05 * member.sum():
+            if (shape(places * flip) - member).abs().sum() > 0.1 * member.sum():
                 broken += name
         wrong = "" if mirror == "none" else "".join(name for name in mirror if name in broken)
         if wrong:
