@@ -110,9 +110,7 @@ def test_a_text_tower_of_another_file(core, published, tmp_path):
     torch.testing.assert_close(
         encoder_of(vision).embed_texts(texts), mini.embed_texts(texts), atol=1e-5, rtol=1e-5
     )
-    with pytest.raises(
-        ValueError, match=r"texts: .* has 128 channels, .* has 16; expected the"
-    ):
+    with pytest.raises(ValueError, match=r"texts: .* has 128 channels, .* has 16; expected the"):
         load_vision("clip_tiny.pth", "whole/model.safetensors")
 
 
