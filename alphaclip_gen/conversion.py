@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 from .checkpoints import Tower, make_model, make_processor, make_tower
 from .dialects import ALPHA, Layout
 from .exporting import export
-from .exporting import to_stock as to_stock  # where it was
 from .published import LICENSE
 from .recognition import Checkpoint
 from .sources import PathLike, read_checkpoint
