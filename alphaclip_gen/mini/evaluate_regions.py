@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..attention_focus import focus_attention
 from ..baselines import blur_outside, crop_to_region, gray_outside
-from ..exporting import to_stock
 from ..encoder import RegionEncoder
+from ..exporting import to_stock
 from ..regions import alpha_from_box, alpha_from_points, alpha_from_strokes
 from ..vision import pixel_values
 from .concepts import all_captions
