@@ -254,7 +254,7 @@ def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | 
 def _closed(mesh: trimesh.Trimesh) -> tuple[Float[np.ndarray, "vertices 3"], np.ndarray]:
     """Vertices and faces with a fan over each outline."""
     once = trimesh.grouping.group_rows(mesh.edges_sorted, require_count=1)
-    vertices, faces = [mesh.vertices], [mesh.faces]
+    vertices, faces = [np.asarray(mesh.vertices)], [np.asarray(mesh.faces)]
     count = len(mesh.vertices)
     for outline in trimesh.graph.connected_components(mesh.edges[once]):
         edges = mesh.edges[once][np.isin(mesh.edges[once][:, 0], outline)]

@@ -145,7 +145,7 @@ def _colors(mesh: trimesh.Trimesh, path: Path) -> Float[np.ndarray, "vertices 3"
         visual = mesh.visual
         if not isinstance(visual, trimesh.visual.ColorVisuals) or not visual.defined:
             visual, gltf = plain, False
-    if not visual.defined:
+    if visual is None or not visual.defined:
         return np.full((len(mesh.vertices), 3), 0.5)
     stored = np.asarray(visual.vertex_colors).reshape(-1, 4)[:, :3] / 255
     colors = np.broadcast_to(stored, (len(mesh.vertices), 3))
