@@ -4,13 +4,17 @@ import pytest
 import torch
 from tiny_cast import STYLES, tiny_cast
 
+from alphaclip_gen.mini.captions import SHAPES
 from alphaclip_gen.mini.concepts import NAMES, SOLID_CAPTIONS, all_captions
 from alphaclip_gen.mini.emoji_sheet import contact_sheet
 from alphaclip_gen.mini.emoji_world import (
+    SOLIDS,
     Mix,
     caption_targets,
+    cast_of_solids,
     render_world,
 )
+from alphaclip_gen.mini.solids import build_bank
 
 PLAIN = Mix(objects=(2, 4), styles=("plain",), solids=0.0, looks=0.0, rough=0.0)
 TRAINING = Mix(styles=STYLES, solids=0.4)
@@ -115,3 +119,12 @@ def test_the_sheet_shows_scenes_and_regions(cast):
     region = sheet.crop(((slot + 1) * 64, scene * 78, (slot + 2) * 64, scene * 78 + 64))
     drawn = torch.tensor(list(region.convert("L").tobytes())).view(64, 64) / 255
     torch.testing.assert_close(drawn, scenes.visible[scene, slot], atol=0.01, rtol=0)
+
+
+def test_scenes_of_nothing_but_solids_need_no_artwork():
+    bank = build_bank(torch.Generator().manual_seed(0), views=3, blends=1, side=32)
+    scenes = render_world(cast_of_solids(bank), 30, generator(9), SOLIDS)
+    present = scenes.present.bool()
+    assert present.sum() > 60 and scenes.concept[present].max() < len(SHAPES)
+    assert (scenes.shape_weights[present].amax(1) == 1).all()  # whole solids
+    assert scenes.color_weights[present].amax(1).min() > 0.5  # in named colors

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .artwork import HELD_OUT_STYLES, TRAINING_STYLES, ArtBank, load_art
+from .artwork import HELD_OUT_STYLES, SIDE, TRAINING_STYLES, ArtBank, load_art
 from .backdrops import backdrops
 from .captions import SHAPES
 from .concepts import EMOJI
@@ -21,7 +21,7 @@ from .dice import Dice
 from .looks import outline, recolor, relief, shadows
 from .solids import SpriteBank, build_bank
 from .sprites import Pyramid, build_pyramid, draw, layout, sampling_grid
-from .world import Scenes, Style, choose_sprites, degrade, paint_solids
+from .world import PLAIN, Scenes, Style, choose_sprites, degrade, paint_solids
 
 _LARGEST = (1.0, 0.95, 0.76, 0.68, 0.6)  # greatest radius among so many subjects
 _SMALLEST = 0.31  # of the radius: 20 of 64 pixels across
@@ -53,6 +53,9 @@ SEEN = Mix(objects=(2, 4), solids=0.0, looks=0.0, rough=0.0)
 HELD_OUT = Mix(objects=(2, 4), styles=HELD_OUT_STYLES, solids=0.0, looks=0.0, rough=0.0)
 """The same in the style that is never trained on."""
 
+SOLIDS = Mix(objects=(2, 4), solids=1.0, looks=0.0, rough=0.0, solid=PLAIN)
+"""The same of whole solids in named colors."""
+
 
 @dataclass(frozen=True)
 class Cast:
@@ -79,6 +82,13 @@ def make_cast(art: ArtBank, bank: SpriteBank) -> Cast:
     normals = (bank.normals.float() * coverage / 255 + 127.5).round()
     solids = torch.cat([normals, coverage], dim=1).to(torch.uint8)
     return Cast(build_pyramid(art.pixels), art.index, art.styles, build_pyramid(solids), bank)
+
+
+def cast_of_solids(bank: SpriteBank) -> Cast:
+    """The cast for scenes of nothing but solids, such as `SOLIDS`; it needs no artwork."""
+    blank = torch.zeros(1, 4, SIDE, SIDE, dtype=torch.uint8)
+    index = torch.zeros(len(EMOJI), len(TRAINING_STYLES), dtype=torch.long)
+    return make_cast(ArtBank(blank, index, TRAINING_STYLES), bank)
 
 
 def load_cast(cache: Path, seed: int = 0) -> Cast:

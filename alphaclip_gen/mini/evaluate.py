@@ -22,11 +22,18 @@ from ..encoder import RegionEncoder
 from . import captions
 from .captions import COLORS, SHAPES
 from .concepts import SOLID_CAPTIONS, all_captions
-from .emoji_world import HELD_OUT, SEEN, caption_targets, render_world
+from .emoji_world import (
+    HELD_OUT,
+    SEEN,
+    SOLIDS,
+    caption_targets,
+    cast_of_solids,
+    render_world,
+)
 from .evaluate_regions import read_cast, region_figures
 from .rates import shown
 from .solids import build_bank, random_views, trace_blend
-from .world import PLAIN, Scenes, render_scenes
+from .world import Scenes
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
     encoder = RegionEncoder.from_pretrained(config.model)
     generator = torch.Generator().manual_seed(config.seed)
     bank = build_bank(generator, views=48, blends=0, rippled=0.0)
-    scenes = render_scenes(bank, config.scenes, generator, PLAIN)
+    scenes = render_world(cast_of_solids(bank), config.scenes, generator, SOLIDS)
     result: dict = {
         "model": config.model,
         "seed": config.seed,

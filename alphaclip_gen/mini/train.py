@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from ..encoder import RegionEncoder
 from ..vision import AlphaCLIPModel
 from .concepts import all_captions
-from .emoji_world import HELD_OUT, SEEN, Cast, Mix, load_cast, render_world
+from .emoji_world import HELD_OUT, SEEN, SOLIDS, Cast, Mix, load_cast, render_world
 from .evaluate import region_accuracy
 from .examples import make_examples, thinned
 from .model import new_model, new_tokenizer
@@ -44,7 +44,7 @@ from .world import Style
 TESTS = {
     "seen": SEEN,
     "held_out_style": HELD_OUT,
-    "solids": replace(SEEN, solids=1.0, solid=Style(named=1.0, blended=0.0, rough=0.0)),
+    "solids": SOLIDS,
 }
 """What the log reports on; solids are of the training's views (see `evaluate` for fresh ones)."""
 
