@@ -312,10 +312,10 @@ def test_what_is_said_reaches_the_node(core, vision, scene, caplog):
     assert core.said == [("12", NO_REGION)] and NO_REGION in caplog.text
     image, wide = as_comfy_image(scene), torch.ones(1, 10, 40)
     wide[..., :20] = 0
-    texts = "a red sphere\na green elephant"
+    texts = "a red sphere\na green gryphon"
     node("ScoreRegion").run(vision, image, wide, texts, 1.0, False, "13")
     where, said = core.said[-1]
-    assert where == "13" and "another shape" in said and "'elephant'" in said
+    assert where == "13" and "another shape" in said and "'gryphon'" in said
     node("ScoreRegion").run(vision, image, wide[..., :10], texts, 1.0, False)
     assert core.said[-1] == (where, said)  # nothing is left listening
 
