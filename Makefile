@@ -43,7 +43,7 @@ clean:  ## remove .venv, caches and built packages (outputs/ stays)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
-	@echo "==> set-up: installing alphaclip-gen[$*] into $(VENV)"
+	@echo "==> set-up: installing alphaclip-gen[$*] into $(VENV) (about a minute)"
 	@$(PIP) --editable ".[$*]"
 	@touch $@
 

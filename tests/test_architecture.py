@@ -32,6 +32,7 @@ LAYERS = (
     ("bench", "evaluate_parts"),
     ("comfyui",),
     ("cli",),
+    ("__main__",),
 )
 """Modules of the package, lowest first; none may reach its own row's others or a later row."""
 

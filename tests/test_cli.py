@@ -1,5 +1,8 @@
 """The command line on the shipped mini: tables, figures, and every bad input's one clear line."""
 
+import runpy
+import sys
+
 import pytest
 import torch
 from PIL import Image
@@ -80,6 +83,13 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(scene, capsys, arguments, m
     assert stop.value.code == 2
     assert message in captured.err and captured.err.startswith("error: ")
     assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_the_package_is_the_program(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alphaclip-gen", "score", "nowhere.png"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("alphaclip_gen", run_name="__main__")
+    assert stop.value.code == 2 and "no picture file" in capsys.readouterr().err
 
 
 def test_unreadable_pictures(tmp_path, capsys):
