@@ -2,8 +2,9 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -251,24 +252,31 @@ class RegionEncoder:
         """Nothing; the first warnings are logged, and how many there are beside them."""
         lost = [warning for text in texts for warning in self._lost_words(text)]
         for warning in lost[:_MOST_WARNINGS]:
-            logger.warning(warning)
+            logger.warning(warning())
         if len(lost) > _MOST_WARNINGS:
             logger.warning("%d more words are unknown or cut off.", len(lost) - _MOST_WARNINGS)
 
-    def _lost_words(self, text: str) -> list[str]:
-        """What to say of each word of a text that is unknown, and of those that are cut off."""
+    def _lost_words(self, text: str) -> list[Callable[[], str]]:
+        """Makes what to say of each unknown word of a text, and of those that are cut off.
+
+        Looking for the closest words takes time, so it is left until the warning is shown.
+        """
         encoded = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-        said = [
-            f"{word!r} in {text!r} is not a word of this model; {self._hint(word)}."
-            for word in self._unknown_words(text, encoded)
+        said: list[Callable[[], str]] = [
+            partial(self._unknown, word, text) for word in self._unknown_words(text, encoded)
         ]
         if len(ids) > self._context:
             cut = text[spans[self._context - 1][0] :].strip()
             said.append(
-                f"{text!r} is longer than the model's {self._context} tokens; cut off: {cut!r}."
+                lambda: (
+                    f"{text!r} is longer than the model's {self._context} tokens; cut off: {cut!r}."
+                )
             )
         return said
+
+    def _unknown(self, word: str, text: str) -> str:
+        return f"{word!r} in {text!r} is not a word of this model; {self._hint(word)}."
 
     def _hint(self, word: str) -> str:
         vocabulary = [token.removesuffix("</w>") for token in self.tokenizer.get_vocab()]

@@ -230,13 +230,22 @@ def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
+def proportion(hits: int, trials: int) -> dict[str, float]:
+    """The rate and its interval, as tables hold them."""
+    low, high = wilson(hits, trials)
+    return {"rate": hits / trials, "low": round(low, 4), "high": round(high, 4)}
+
+
+def shown_proportion(part: dict[str, float]) -> str:
+    """What `proportion` gave, in words."""
+    return f"{part['rate']:.3f} ({part['low']:.2f} to {part['high']:.2f})"
+
+
 def summarize(rows: Sequence[Row]) -> dict:
     """Rates with intervals for the caption, the shape and the color; seconds; missing prompts."""
     summary: dict = {"prompts": len(rows)}
     for key in ("caption", "shape", "color"):
-        hits = sum(row.right[key] for row in rows)
-        low, high = wilson(hits, len(rows))
-        summary[key] = {"rate": hits / len(rows), "low": round(low, 4), "high": round(high, 4)}
+        summary[key] = proportion(sum(row.right[key] for row in rows), len(rows))
     seconds = [row.seconds for row in rows if row.seconds is not None]
     for name, measure in (("mean", statistics.mean), ("median", statistics.median), ("max", max)):
         summary[f"seconds_{name}"] = round(measure(seconds), 1) if seconds else None
@@ -252,10 +261,7 @@ def markdown(table: dict) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for variant, part in table.items():
-        rates = [
-            f"{part[key]['rate']:.3f} ({part[key]['low']:.2f} to {part[key]['high']:.2f})"
-            for key in ("caption", "shape", "color")
-        ]
+        rates = [shown_proportion(part[key]) for key in ("caption", "shape", "color")]
         seconds = [_shown(part[f"seconds_{name}"]) for name in ("mean", "median", "max")]
         lines.append(_line(variant, part["prompts"], *rates, *seconds))
     lines += ["", "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong."]

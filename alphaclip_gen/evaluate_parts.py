@@ -25,11 +25,12 @@ from .evaluate_3d import (
     labelled_sheet,
     load_mesh,
     make_meshes,
+    proportion,
     read_prompts,
     seconds_of,
+    shown_proportion,
     slug,
     target,
-    wilson,
 )
 from .mini.captions import COLORS, SHAPES, caption
 from .mini.judge import Judge, judge_mesh
@@ -267,15 +268,10 @@ def _closed(mesh: trimesh.Trimesh) -> tuple[Float[np.ndarray, "vertices 3"], np.
 def summarize(rows: Sequence[PairRow]) -> dict:
     """Rates with 95 % intervals: both parts, either way round, and parts one by one."""
     summary: dict = {"prompts": len(rows)}
-    hits = {key: sum(row.right[key] for row in rows) for key in ("both", "either way round")}
+    for key in ("both", "either way round"):
+        summary[key] = proportion(sum(row.right[key] for row in rows), len(rows))
     parts = sum(row.right["first"] + row.right["second"] for row in rows)
-    counts = {
-        **{key: (hit, len(rows)) for key, hit in hits.items()},
-        "part": (parts, 2 * len(rows)),
-    }
-    for key, (hit, trials) in counts.items():
-        low, high = wilson(hit, trials)
-        summary[key] = {"rate": hit / trials, "low": round(low, 4), "high": round(high, 4)}
+    summary["part"] = proportion(parts, 2 * len(rows))
     seconds = [row.seconds for row in rows if row.seconds is not None]
     summary["seconds_mean"] = round(sum(seconds) / len(seconds), 1) if seconds else None
     summary["missing"] = [row.prompt for row in rows if row.problem]
@@ -289,10 +285,7 @@ def markdown(table: dict[str, dict], seen: dict[str, list[PairRow]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for variant, part in table.items():
-        rates = [
-            f"{part[key]['rate']:.3f} ({part[key]['low']:.2f} to {part[key]['high']:.2f})"
-            for key in ("both", "either way round", "part")
-        ]
+        rates = [shown_proportion(part[key]) for key in ("both", "either way round", "part")]
         seconds = "-" if part["seconds_mean"] is None else part["seconds_mean"]
         lines.append(f"| {variant} | {part['prompts']} | {' | '.join(rates)} | {seconds} |")
     lines += [

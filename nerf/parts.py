@@ -115,14 +115,14 @@ def parse_shape(text: str, argument: str) -> Shape:
 
 def share_of_ball(shape: Shape, size: int = 49) -> float:
     """How much of the ball that is rendered the shape takes up, in [0, 1]."""
-    return float(shape(_places_in_ball(size)).mean())
+    return float(shape(places_in_ball(size)).mean())
 
 
 def bounds(
     shape: Shape, radius: float, size: int = 49
 ) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     """Lowest and highest corner of the shape within a ball around the origin."""
-    places = _places_in_ball(size)
+    places = places_in_ball(size)
     near = places[places.norm(dim=1) <= radius]
     inside = near[shape.distance(near) <= 0]
     inside = inside if len(inside) else places[shape.distance(places).argmin(), None]
@@ -135,7 +135,7 @@ def check_mirror(shapes: Sequence[tuple[str, Shape]], mirror: Mirror) -> None:
     Raises:
         ValueError: a shape is not symmetric, but the field is.
     """
-    places = _places_in_ball(33)
+    places = places_in_ball(33)
     for argument, shape in shapes:
         member = shape(places)
         broken = ""
@@ -240,6 +240,7 @@ def _mesh(path: Path, argument: str) -> Distance:
     return lambda points: sample(grid.to(points), points)[0]
 
 
-def _places_in_ball(size: int) -> Float[Tensor, "places 3"]:
+def places_in_ball(size: int = 49) -> Float[Tensor, "places 3"]:
+    """The vertices of a grid of the cube that lie in the ball that is rendered."""
     places = vertices(size).view(-1, 3)
     return places[places.norm(dim=1) <= 1]

@@ -21,7 +21,15 @@ from field import FieldSettings, Volume, VoxelField, color_logits
 from grids import outward_normals, resampled, sample, smoothed, vertices
 from meshes import SIZE, SUFFIXES, colors_near, read_mesh, signed_distance
 from outputs import read_result
-from parts import Shape, bounds, check_mirror, parse_part, parse_shape, share_of_ball
+from parts import (
+    Shape,
+    bounds,
+    check_mirror,
+    parse_part,
+    parse_shape,
+    places_in_ball,
+    share_of_ball,
+)
 from settings import Config, StartSettings
 from warm_start import Start
 
@@ -222,8 +230,8 @@ def first_field(
 
 def filled(body: Body, shape: Shape) -> float:
     """How much of a shape, within the ball, the body takes up."""
-    places = vertices(49).view(-1, 3)
-    places = places[(places.norm(dim=1) <= 1) & (shape.distance(places) <= 0)]
+    places = places_in_ball()
+    places = places[shape.distance(places) <= 0]
     return float((sample(body.distance, places.to(body.distance))[0] < 0).float().mean())
 
 

@@ -5,7 +5,7 @@ Usage: python -m alphaclip_gen.mini.kept_scenes
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..sources import SHIPPED
 from .concepts import NAMES
-from .emoji_world import Cast, Mix, load_cast, render_world
+from .emoji_world import SEEN, Cast, load_cast, render_world
 from .world import Scenes
 
 KEPT = SHIPPED / "scenes.safetensors"
@@ -57,7 +57,7 @@ def clear_scenes(
     """One scene of each style, of 64 random ones that in which its subjects are seen best."""
     generator, found = torch.Generator().manual_seed(seed), []
     for style in styles:
-        mix = Mix((subjects, subjects), (style,), solids=0.0, looks=0.0, rough=0.0)
+        mix = replace(SEEN, objects=(subjects, subjects), styles=(style,))
         tried = render_world(cast, 64, generator, mix, side)
         best = int(tried.visible.sum((-2, -1)).amin(1).argmax())
         found.append({name: value[best] for name, value in vars(tried).items()})
