@@ -169,7 +169,7 @@ def test_seconds_add_up_over_all_attempts(tmp_path) -> None:
     config = dataclasses.replace(SMALL, steps=5, session=EVERY_STEP)
     stopped = made(tmp_path, config, interrupt_after=6)
     resumed = made(tmp_path, dataclasses.replace(config, session=RESUMED))
-    assert resumed["seconds_by_part"]["warm start"] == stopped["seconds_by_part"]["warm start"]
+    assert resumed["seconds_by_part"]["warm start"] >= stopped["seconds_by_part"]["warm start"]
     assert resumed["seconds"] >= sum(resumed["seconds_by_part"].values()) - 0.05
 
 
