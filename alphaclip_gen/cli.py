@@ -148,6 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program, config = _read(arguments)
     try:
         program(config, Console())
+    except ModuleNotFoundError as error:
+        remedy = "it comes with an extra: pip install 'alphaclip-gen[all]'"
+        print(f"error: {error.name} is not installed; {remedy}", file=sys.stderr)
+        raise SystemExit(2) from None
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,6 +1,7 @@
 """The command line on the shipped mini: tables, figures, and every bad input's one clear line."""
 
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -104,6 +105,26 @@ def test_evaluate_mini_writes_what_it_prints(tmp_path, capsys):
     main(["evaluate", "mini", "--scenes", "8", "--lines", "2", "--output", str(tmp_path)])
     assert "alpha on the object" in capsys.readouterr().out
     assert "| all-one alpha |" in (tmp_path / "mini.md").read_text()
+
+
+def without_extras(*arguments: str) -> subprocess.CompletedProcess:
+    """The command line where only what `pip install alphaclip-gen` brings can be imported."""
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1].split(',')));"
+        "from alphaclip_gen.cli import main; main(sys.argv[2:])"
+    )
+    missing = "diffusers,accelerate,skimage,open_clip,xatlas,fast_simplification,resvg_py,gradio"
+    command = [sys.executable, "-c", code, missing, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_without_extras_scores_and_says_what_drawing_needs(scene):
+    picture = str(scene[0] / "scene.png")
+    scored = without_extras("score", picture, "--texts", "a red cone, a blue ball")
+    assert scored.returncode == 0 and "a red cone" in scored.stdout
+    drawn = without_extras("grid")
+    assert drawn.returncode == 2
+    assert drawn.stderr.startswith("error: diffusers is not installed; it comes with an extra")
 
 
 @pytest.mark.parametrize("command", [["evaluate", "focus", "--artwork", "."], ["grid"]])

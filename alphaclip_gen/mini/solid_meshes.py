@@ -11,7 +11,6 @@ import numpy as np
 import trimesh
 from jaxtyping import Float
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
 from .captions import SHAPES
 
@@ -80,7 +79,12 @@ def roughen(
         softness: standard deviation of the blur, in voxels.
         lumps: standard deviation of the smooth noise that is added to the occupancy (0 .. 1)
             before its level 0.5 is extracted; pieces can come loose from about 0.2.
+
+    Raises:
+        ImportError: scikit-image is not installed.
     """
+    from skimage.measure import marching_cubes
+
     pitch = 2 / resolution
     margin = 5
     voxels = mesh.voxelized(pitch).fill()

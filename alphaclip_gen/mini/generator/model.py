@@ -196,7 +196,8 @@ def _new_unet(sizes: Sizes) -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         mid_block_type=None,  # a fifth of the weights, for latents that are already small
         cross_attention_dim=sizes.width,
-        attention_head_dim=16 if sizes.unet[0] < 64 else 32,
+        # diffusers' name for how many heads there are; each has 32 channels
+        attention_head_dim=tuple(max(1, channels // 32) for channels in sizes.unet),
         use_linear_projection=True,
         time_embedding_dim=sizes.width,
         norm_num_groups=16,
