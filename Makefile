@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench clean
@@ -20,7 +20,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/'
 
-demo: $(VENV)/.installed-3d  ## score the regions of a scene, turn a prompt into a mesh: outputs/demo
+demo: $(VENV)/.installed-3d,diffusion  ## regions named, a mesh made, subjects drawn anew: outputs/demo
 	@echo "==> demo: writing to outputs/demo"
 	@$(VENV)/bin/alphaclip-gen demo --output outputs/demo $(ARGS)
 
@@ -34,9 +34,10 @@ lint: $(VENV)/.installed-test  ## check style and types
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-bench: $(VENV)/.installed-diffusion  ## measure what focus costs, ours / stock: outputs/bench
+bench: $(VENV)/.installed-3d,diffusion  ## what focus and a step of text to 3D cost: outputs/bench
 	@echo "==> bench: writing to outputs/bench"
 	@$(VENV)/bin/alphaclip-gen bench --output outputs/bench $(ARGS)
+	@$(VENV)/bin/python nerf/bench.py --output outputs/bench
 
 clean:  ## remove .venv, caches and built packages (outputs/ stays)
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
@@ -44,7 +45,7 @@ clean:  ## remove .venv, caches and built packages (outputs/ stays)
 
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
 	@echo "==> set-up: installing alphaclip-gen[$*] into $(VENV) (about a minute)"
-	@$(PIP) --editable ".[$*]"
+	@$(PIP) --quiet --editable ".[$*]"
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/bin/python

@@ -14,11 +14,10 @@ from datetime import date
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from .bench_cases import (
     AGAIN,
@@ -33,6 +32,7 @@ from .bench_cases import (
     tower_cases,
 )
 from .measuring import Against, Cases, clock_of, compare, model_bytes, peak_bytes
+from .tables import Sheet
 
 AT_MOST = 1.02
 """What the ratio of a tower's forward and of a pipeline's call may be."""
@@ -91,7 +91,7 @@ def bench(config: Bench, console: Console) -> Row:
             ]
     result = {"conditions": _conditions(config, device), **rows}
     for sheet in sheets(result):
-        console.print(_printed(sheet))
+        console.print(sheet.printed())
     console.print(note(result), highlight=False)
     if config.output:
         _write(config.output / "bench.json", json.dumps(result, indent=1) + "\n")
@@ -184,14 +184,6 @@ def _conditions(config: Bench, device: torch.device) -> Row:
     }
 
 
-class Sheet(NamedTuple):
-    """A table of texts."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
 def sheets(result: Row) -> list[Sheet]:
     """The tables of time, memory and regions."""
     time_heads = ("", "tower", "case", "ms", "/ stock", "quartiles", f"at most {AT_MOST}")
@@ -249,23 +241,9 @@ def note(result: Row) -> str:
     )
 
 
-def _printed(sheet: Sheet) -> Table:
-    table = Table(title=sheet.title)
-    for head in sheet.heads:
-        table.add_column(head)
-    for row in sheet.rows:
-        table.add_row(*row)
-    return table
-
-
 def markdown(result: Row) -> str:
     """The tables and the conditions, as a page."""
-    parts = []
-    for sheet in sheets(result):
-        lines = [sheet.heads, ("---",) * len(sheet.heads), *sheet.rows]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        parts.append(f"## {sheet.title}\n\n{body}\n\n")
-    return "".join([*parts, note(result), "\n"])
+    return "".join([*(sheet.markdown() for sheet in sheets(result)), note(result), "\n"])
 
 
 def _write(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ LAYERS = (
     ("exporting",),
     ("conversion",),
     ("encoder",),
-    ("guidance", "conditioning", "subject", "measuring"),
+    ("guidance", "conditioning", "subject", "measuring", "tables"),
     ("bench_cases", "evaluate_3d", "evaluate_focus", "focus_grid"),
     ("bench", "evaluate_parts"),
     ("comfyui",),
