@@ -170,6 +170,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
     from .evaluate_parts import EvaluateParts
     from .evaluate_parts import run as run_parts
     from .focus_grid import FocusGrid, focus_grid
+    from .gallery import Gallery, gallery
     from .mini.evaluate import EvaluateMini, evaluate_mini
 
     programs: dict[type, Callable[[Any, Console], object]] = {
@@ -178,6 +179,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
         Convert: convert_command,
         Bench: bench,
         FocusGrid: focus_grid,
+        Gallery: gallery,
         EvaluateFocus: evaluate_focus,
         EvaluateMini: evaluate_mini,
         EvaluateTextTo3D: lambda config, console: run(config),
@@ -196,6 +198,7 @@ def _read(arguments: Sequence[str] | None) -> tuple[Callable[[Any, Console], obj
         | Annotated[Convert, named("convert")]
         | Annotated[Bench, named("bench")]
         | Annotated[FocusGrid, named("grid")]
+        | Annotated[Gallery, named("gallery")]
         | Annotated[evaluations, named("evaluate", description="Measure against held-out data.")]
     )
     config = tyro.cli(commands, args=arguments, prog="alphaclip-gen", description=__doc__)

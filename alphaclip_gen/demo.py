@@ -98,7 +98,7 @@ def make_mesh(config: Demo) -> tuple[Path, ...] | None:
     Raises:
         OSError: the program failed.
     """
-    from .evaluate_3d import find_program, slug
+    from .made_meshes import find_program, slug
 
     try:
         program = find_program()

@@ -1,91 +1,146 @@
 """How often text-to-3D makes what the prompt asked for, by a judge that did not guide.
 
-A program (`nerf/optimize.py`) makes one mesh for each prompt, once for each variant; the judge
-names every mesh from 8 turntable views. The folder then holds `table.md`, `table.json`, and a
-picture of all meshes for each variant. A prompt without a mesh counts as wrong.
+A program (`nerf/optimize.py`) makes one mesh for each prompt, variant and seed; a judge names every
+mesh from 8 turntable views. The folder then holds `table.md`, `table.json`, and a picture of the
+first seed's meshes for each variant. A prompt without a mesh counts as wrong.
+
+The judge is the shipped one of mini's solids, or any CLIP: then the mesh's caption is looked for
+among all prompts, which is the R-Precision of Dream Fields (arXiv 2112.01455, section 4.1).
 """
 
 import json
 import logging
-import math
-import re
 import shlex
 import statistics
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import trimesh
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
 
-from .mini.captions import COLOR_WORDS, COLORS, SHAPES, caption
-from .mini.judge import Judge, judge_mesh
-from .mini.solid_meshes import fit_unit_ball
-from .mini.splat import ColorSpace, Light, render_mesh
+from .encoder import RegionEncoder
+from .made_meshes import (
+    find_program,
+    labelled_sheet,
+    load_mesh,
+    make_meshes,
+    read_prompts,
+    result_of,
+    seconds_of,
+    slug,
+    words,
+)
+from .mini.captions import COLOR_WORDS, COLORS, SHAPES, all_captions, caption
+from .mini.judge import Judge, judge_mesh, turntable
+from .mini.rates import proportion, shown
+from .mini.splat import ColorSpace
 
 logger = logging.getLogger(__name__)
 
-Variant = Literal["masked", "plain"]
+Variant = Literal["masked", "plain", "augmented"]
 
-VARIANTS: dict[str, tuple[str, ...]] = {"masked": (), "plain": ("--alpha", "ones")}
-"""Variant -> the flags it adds: opacity as alpha (the program's default), or plain CLIP."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "masked": (),
+    "plain": ("--alpha", "ones"),
+    "augmented": (
+        *("--alpha", "ones", "--augment.copies", "16", "--augment.background", "dream"),
+        *("--augment.shift", "0.25", "--augment.zoom", "0.2", "--augment.rotation", "0"),
+        *("--augment.perspective", "0.2", "--augment.cutout", "0.5"),
+        *("--augment.brightness", "0.5", "--augment.saturation", "1", "--augment.contrast", "0.5"),
+    ),
+}
+"""Variant -> the flags it adds: opacity as alpha (the program's default); plain CLIP; plain CLIP
+with PureCLIPNeRF's looks at each view (arXiv 2209.15172), 64 a step with `--views 4`."""
+
+SOLIDS = "solids"
+"""The shipped judge's name."""
 
 
 @dataclass(frozen=True)
 class EvaluateTextTo3D:
-    """Text-to-3D over 48 prompts, named by the judge. What is finished is not made again."""
+    """Text-to-3D over many prompts, named by a judge. What is finished is not made again."""
 
     output: Path = Path("evaluation/text-to-3d")
-    """Folder of the meshes (one folder for each variant) and of the tables."""
+    """Folder of the meshes (a folder for each variant and seed) and of the tables."""
     variants: tuple[Variant, ...] = ("masked", "plain")
-    """masked: alpha is the rendered opacity. plain: alpha is one everywhere, that is CLIP."""
+    """masked: alpha is the rendered opacity. plain: alpha is one everywhere, that is CLIP.
+    augmented: plain, with 16 looks at each view over random backgrounds."""
     prompts: Path | None = None
-    """File of one prompt a line, each with a solid and a color of mini; the 48 if not given."""
+    """File of one prompt a line; for the judge of solids each with a solid and a color of mini."""
+    count: int = 48
+    """How many of the built-in prompts, where no file is given; every 12 have all solids."""
+    seeds: tuple[int, ...] = (0,)
+    """Each prompt is made once with each."""
+    judge: str = SOLIDS
+    """solids, or a CLIP that RegionEncoder opens: it looks for captions among the prompts."""
+    judge_pretrained: str | None = None
+    """open_clip's tag or file, for a judge of open_clip."""
     program: Path | None = None
     """The program that makes the meshes; nerf/optimize.py if not given."""
     options: str = ""
-    """More flags for the program, in one string: --options="--steps 100"."""
+    """More flags for the program, in one string: --options="--views 4 --guidance B16.pt"."""
     judge_only: bool = False
     """Judge the meshes that are there, and make none."""
     color_space: ColorSpace = "linear"
     """How the meshes store their vertex colors: linear light, as glTF says, or sRGB values."""
 
 
+class Opinion(NamedTuple):
+    """How likely each caption names a mesh."""
+
+    captions: Sequence[str]
+    probability: Float[Tensor, " captions"]
+
+
+MeshJudge = Callable[[trimesh.Trimesh], Opinion]
+
+
 @dataclass(frozen=True)
 class Row:
-    """One prompt: what was asked, what the judge saw; `problem` says why there is no verdict."""
+    """One prompt of one seed: what the judge saw; `problem` says why there is no verdict."""
 
     prompt: str
-    shape: str
-    color: str
-    named_shape: str | None = None
-    named_color: str | None = None
+    asked: str
+    """The prompt among the judge's captions."""
+    named: str | None = None
     probability: float | None = None
-    """Of the prompt's caption, among all captions."""
+    """Of what was asked."""
     seconds: float | None = None
     problem: str | None = None
+    seed: int = 0
 
     @property
     def right(self) -> dict[str, bool]:
-        """Whether the whole caption, the shape and the color were named."""
-        shape, color = self.named_shape == self.shape, self.named_color == self.color
-        return {"caption": shape and color, "shape": shape, "color": color}
+        """Whether the whole caption was named; of solids, the shape and the color too."""
+        solids = all_captions()
+        if self.asked not in solids:
+            return {"caption": self.named == self.asked}
+        shape, color = target(self.asked)
+        named = target(self.named) if self.named in solids else ("", "")
+        hits = {"shape": named[0] == shape, "color": named[1] == color}
+        return {"caption": all(hits.values()), **hits}
 
 
 def run(config: EvaluateTextTo3D) -> dict:
     """Makes and judges the meshes; returns what table.json holds."""
-    prompts = read_prompts(config.prompts) if config.prompts else evaluation_prompts()
+    if config.prompts is None:
+        prompts = evaluation_prompts(config.count)
+    else:
+        prompts = read_prompts(config.prompts)
     return evaluate_text_to_3d(
         None if config.judge_only else find_program(config.program),
         prompts,
         config.output,
         config.variants,
+        seeds=config.seeds,
         options=shlex.split(config.options),
         color_space=config.color_space,
+        judge=open_judge(config.judge, config.judge_pretrained, prompts, config.color_space),
     )
 
 
@@ -95,95 +150,128 @@ def evaluate_text_to_3d(
     output: Path,
     variants: Sequence[str] = ("masked", "plain"),
     *,
+    seeds: Sequence[int] = (0,),
     options: Sequence[str] = (),
     color_space: ColorSpace = "linear",
-    judge: Judge | None = None,
+    judge: MeshJudge | None = None,
 ) -> dict:
     """Scores of each variant; also written to table.md, table.json and <variant>.png in `output`.
 
     Args:
-        program: called once for each variant as `program --prompts FILE --output FOLDER`; it writes
-            FOLDER/<slug>/mesh.glb and result.json (with "seconds") and skips what is finished.
-            None judges the meshes that are there.
-        prompts: each names a solid and a color of mini.
-        output: folder; the meshes of a variant are in the folder of its name.
+        program: called once for each variant and seed, see `made_meshes`. None judges the meshes
+            that are there.
+        prompts: for the judge of solids, each names a solid and a color of mini.
+        output: folder; the meshes are in <variant>/seed-<seed>/<slug of the prompt>.
         variants: keys of `VARIANTS`.
+        seeds: of the meshes.
         options: more arguments for the program.
         color_space: how the meshes store their vertex colors, see `render_mesh`; glTF says linear.
-        judge: the shipped one if None.
+        judge: the shipped one of solids if None.
 
     Raises:
-        ValueError: an unknown variant, no prompts, or a prompt without a solid or a color.
+        ValueError: an unknown variant, no prompts or seeds, or a prompt that the judge of solids
+            has no caption for.
         RuntimeError: the program failed and made no mesh at all.
     """
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
         raise ValueError(f"variants are {list(variants)}; expected some of {', '.join(VARIANTS)}.")
-    if not prompts:
-        raise ValueError("prompts are empty; expected at least one. The default makes 48.")
-    targets = {prompt: target(prompt) for prompt in prompts}
-    judge = judge or Judge.from_pretrained()
+    if not prompts or not seeds:
+        raise ValueError(
+            f"prompts are {list(prompts)} and seeds {list(seeds)}; expected one or more of each. "
+            "The default makes 48 prompts with seed 0."
+        )
+    judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    table = {}
+    table: dict[str, dict] = {}
     for variant in variants:
-        folder = output / variant
-        flags = [*VARIANTS[variant], *options]
-        code = make_meshes(program, prompts, folder, flags) if program else None
-        rows = [
-            judge_folder(judge, folder / slug(prompt), prompt, targets[prompt], color_space)
-            for prompt in prompts
-        ]
-        table[variant] = {**summarize(rows), "exit_code": code, "rows": [asdict(r) for r in rows]}
-        meshes = [load_mesh(folder / slug(row.prompt))[0] for row in rows]
-        contact_sheet(rows, meshes, color_space=color_space).save(output / f"{variant}.png")
+        rows, codes = list[Row](), []
+        for seed in seeds:
+            folder = output / variant / f"seed-{seed}"
+            flags = [*VARIANTS[variant], "--seed", str(seed), *options]
+            codes.append(make_meshes(program, prompts, folder, flags) if program else None)
+            rows += [judge_folder(judge, folder / slug(prompt), prompt, seed) for prompt in prompts]
+        first = output / variant / f"seed-{seeds[0]}"
+        table[variant] = {
+            "exit_codes": codes,
+            "pictures_a_step": pictures_a_step(first / slug(prompts[0])),
+            **summarize(rows),
+            "rows": [asdict(row) for row in rows],
+        }
+        meshes = [load_mesh(first / slug(prompt))[0] for prompt in prompts]
+        sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
+        sheet.save(output / f"{variant}.png")
         (output / "table.json").write_text(json.dumps(table, indent=1) + "\n")
         (output / "table.md").write_text(markdown(table))
         logger.info("%s: %s", variant, table[variant]["caption"])
     return table
 
 
-def evaluation_prompts() -> list[str]:
-    """The 48 prompts: four rows of all solids; every color comes once in each row."""
+def evaluation_prompts(count: int = 48) -> list[str]:
+    """Built-in prompts: rows of all solids; every color comes once in each row.
+
+    Raises:
+        ValueError: fewer than one, or more than there are solids in colors.
+    """
     colors = list(COLORS)
-    return [
-        caption(shape, colors[(index + 3 * row) % len(colors)])
-        for row in range(4)
+    rows = [
+        caption(shape, colors[(index + 3 * row + row // 4) % len(colors)])
+        for row in range(len(colors))
         for index, shape in enumerate(SHAPES)
     ]
+    if not 1 <= count <= len(rows):
+        raise ValueError(f"count is {count}; expected 1 to {len(rows)} prompts.")
+    return rows[:count]
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not blank, each once.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"prompts: {path} is not a file; expected one prompt a line.")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return list(dict.fromkeys(line for line in lines if line))
+# Judges
 
 
-def find_program(program: Path | None = None) -> Path:
-    """The program that makes meshes: the given file, or nerf/optimize.py of a checkout.
+def open_judge(
+    name: str, pretrained: str | None, prompts: Sequence[str], color_space: ColorSpace
+) -> MeshJudge:
+    """The judge of solids, or a CLIP that looks for captions among the prompts.
 
     Raises:
-        FileNotFoundError: it is not there.
+        ValueError: the judge of solids has no caption for a prompt.
+        FileNotFoundError: there is no such CLIP.
     """
-    checkout = Path(__file__).resolve().parents[1]
-    places = [program] if program else [p / "nerf" / "optimize.py" for p in (Path.cwd(), checkout)]
-    for place in places:
-        if place.is_file():
-            return place
-    raise FileNotFoundError(
-        f"program: {' and '.join(map(str, places))} not found. nerf/optimize.py comes with a clone "
-        "of the repository: run there, or give its path with --program."
-    )
+    if name == SOLIDS:
+        for prompt in prompts:
+            target(prompt)
+        return solid_judge(Judge.from_pretrained(), color_space)
+    return retrieval_judge(RegionEncoder.from_pretrained(name, pretrained), prompts, color_space)
 
 
-def slug(prompt: str) -> str:
-    """The folder name of a prompt: "a red cone" -> "a-red-cone"."""
-    return "-".join(_words(prompt))
+def solid_judge(judge: Judge, color_space: ColorSpace = "linear") -> MeshJudge:
+    """Names meshes among mini's captions."""
+
+    def opinion(mesh: trimesh.Trimesh) -> Opinion:
+        verdict = judge_mesh(judge, mesh, color_space=color_space)
+        return Opinion(all_captions(), verdict.log_probabilities.exp())
+
+    return opinion
+
+
+def retrieval_judge(
+    encoder: RegionEncoder, prompts: Sequence[str], color_space: ColorSpace = "linear"
+) -> MeshJudge:
+    """Names meshes among the prompts: softmax of similarities, the mean of 8 views over white.
+
+    Args:
+        encoder: a CLIP that did not guide; the whole picture counts, no alpha map.
+        prompts: all of the evaluation.
+        color_space: how meshes store their vertex colors.
+    """
+    texts = encoder.embed_texts(list(prompts))
+
+    @torch.no_grad()
+    def opinion(mesh: trimesh.Trimesh) -> Opinion:
+        views = turntable(mesh, color_space=color_space, size=encoder.size).over(1.0)
+        similarity = encoder.embed(views.to(texts)) @ texts.T
+        return Opinion(prompts, (encoder.logit_scale * similarity).softmax(1).mean(0).cpu())
+
+    return opinion
 
 
 def target(prompt: str) -> tuple[str, str]:
@@ -192,60 +280,47 @@ def target(prompt: str) -> tuple[str, str]:
     Raises:
         ValueError: it names none, or several.
     """
-    words = set(_words(prompt))
-    shapes = [shape for shape, names in SHAPES.items() if words & set(names)]
-    colors = [color for color, names in COLOR_WORDS.items() if words & set(names)]
+    said = set(words(prompt))
+    shapes = [shape for shape, names in SHAPES.items() if said & set(names)]
+    colors = [color for color, names in COLOR_WORDS.items() if said & set(names)]
     if len(shapes) != 1 or len(colors) != 1:
         raise ValueError(
             f"prompt {prompt!r} names the solids {shapes} and the colors {colors}; expected one of "
-            f"each. The judge knows {', '.join(SHAPES)} in {', '.join(COLORS)}."
+            f"each. The judge knows {', '.join(SHAPES)} in {', '.join(COLORS)}; --judge takes any "
+            "CLIP for other prompts."
         )
     return shapes[0], colors[0]
 
 
-def judge_folder(
-    judge: Judge,
-    folder: Path,
-    prompt: str,
-    asked: tuple[str, str],
-    color_space: ColorSpace = "linear",
-) -> Row:
+def judge_folder(judge: MeshJudge, folder: Path, prompt: str, seed: int = 0) -> Row:
     """The verdict on folder/mesh.glb, or the problem with it."""
-    shape, color = asked
     seconds = seconds_of(folder)
     mesh, problem = load_mesh(folder)
     if mesh is None:
-        return Row(prompt, shape, color, seconds=seconds, problem=problem)
-    verdict = judge_mesh(judge, mesh, color_space=color_space)
-    index = list(SHAPES).index(shape) * len(COLORS) + list(COLORS).index(color)
-    probability = round(verdict.log_probabilities[index].exp().item(), 4)
-    return Row(prompt, shape, color, verdict.shape, verdict.color, probability, seconds)
+        return Row(prompt, prompt, seconds=seconds, problem=problem, seed=seed)
+    captions, probability = judge(mesh)
+    asked = prompt if prompt in captions else caption(*target(prompt))
+    likely = round(probability[list(captions).index(asked)].item(), 4)
+    return Row(prompt, asked, captions[int(probability.argmax())], likely, seconds, seed=seed)
 
 
-def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson, 1927)."""
-    rate, weight = hits / trials, z * z / trials
-    middle = (rate + weight / 2) / (1 + weight)
-    reach = z * math.sqrt(rate * (1 - rate) / trials + weight / (4 * trials)) / (1 + weight)
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+def pictures_a_step(folder: Path) -> int | None:
+    """How many pictures a tower saw in a step of the result in a folder; None if it is not said."""
+    settings: dict[str, Any] = result_of(folder).get("settings") or {}
+    views, augment = settings.get("views"), settings.get("augment") or {}
+    return None if views is None else views * augment.get("copies", 1)
 
 
-def proportion(hits: int, trials: int) -> dict[str, float]:
-    """The rate and its interval, as tables hold them."""
-    low, high = wilson(hits, trials)
-    return {"rate": hits / trials, "low": round(low, 4), "high": round(high, 4)}
-
-
-def shown_proportion(part: dict[str, float]) -> str:
-    """What `proportion` gave, in words."""
-    return f"{part['rate']:.3f} ({part['low']:.2f} to {part['high']:.2f})"
+# Tables
 
 
 def summarize(rows: Sequence[Row]) -> dict:
-    """Rates with intervals for the caption, the shape and the color; seconds; missing prompts."""
-    summary: dict = {"prompts": len(rows)}
+    """Rates with intervals of what the rows can say; seconds; prompts without a mesh."""
+    summary: dict = {"prompts": len({row.prompt for row in rows}), "meshes": len(rows)}
+    right = [row.right for row in rows]
     for key in ("caption", "shape", "color"):
-        summary[key] = proportion(sum(row.right[key] for row in rows), len(rows))
+        if all(key in one for one in right):
+            summary[key] = proportion(sum(one[key] for one in right), len(rows))
     seconds = [row.seconds for row in rows if row.seconds is not None]
     for name, measure in (("mean", statistics.mean), ("median", statistics.median), ("max", max)):
         summary[f"seconds_{name}"] = round(measure(seconds), 1) if seconds else None
@@ -254,26 +329,27 @@ def summarize(rows: Sequence[Row]) -> dict:
 
 
 def markdown(table: dict) -> str:
-    """The table as a page: one line for each variant, then one for each prompt."""
-    lines = [
-        "| variant | prompts | right caption | right shape | right color | seconds: mean "
-        "| median | max |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """The table as a page: one line for each variant, then one for each mesh."""
+    keys = [key for key in ("caption", "shape", "color") if key in next(iter(table.values()))]
+    heads = ["variant", "pictures a step", "prompts", "meshes", *(f"right {key}" for key in keys)]
+    heads += ["seconds: mean", "median", "max"]
+    lines = [_line(*heads), "|---" * len(heads) + "|"]
     for variant, part in table.items():
-        rates = [shown_proportion(part[key]) for key in ("caption", "shape", "color")]
+        counts = (part["pictures_a_step"] or "-", part["prompts"], part["meshes"])
         seconds = [_shown(part[f"seconds_{name}"]) for name in ("mean", "median", "max")]
-        lines.append(_line(variant, part["prompts"], *rates, *seconds))
+        lines.append(_line(variant, *counts, *(shown(part[key]) for key in keys), *seconds))
     lines += ["", "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong."]
     for variant, part in table.items():
         lines += ["", f"## {variant}", ""]
         if part["missing"]:
             lines += [f"No mesh: {', '.join(part['missing'])}.", ""]
-        lines += [_line("prompt", "named", "p(prompt)", "seconds"), "|---|---|---|---|"]
+        heads = ["prompt", "seed", "named", "p(prompt)", "seconds"]
+        lines += [_line(*heads), "|---" * len(heads) + "|"]
         for row in (Row(**values) for values in part["rows"]):
-            named = row.problem or f"{row.named_color} {row.named_shape}"
+            named = row.problem or str(row.named)
             named = named if row.right["caption"] else f"**{named}**"
-            lines.append(_line(row.prompt, named, _shown(row.probability, 2), _shown(row.seconds)))
+            likely, seconds = _shown(row.probability, 2), _shown(row.seconds)
+            lines.append(_line(row.prompt, row.seed, named, likely, seconds))
     return "\n".join(lines) + "\n"
 
 
@@ -287,108 +363,13 @@ def contact_sheet(
 ) -> Image.Image:
     """A picture of the meshes in a grid with their prompts; a wrong verdict stands below in red."""
     notes = [
-        ""
-        if row.right["caption"]
-        else "no mesh"
-        if row.problem
-        else f"seen as {row.named_color} {row.named_shape}"
+        "" if row.right["caption"] else "no mesh" if row.problem else f"seen as {row.named}"
         for row in rows
     ]
     prompts = [row.prompt for row in rows]
     return labelled_sheet(
         prompts, notes, meshes, columns=columns, tile=tile, color_space=color_space
     )
-
-
-def labelled_sheet(
-    prompts: Sequence[str],
-    notes: Sequence[str],
-    meshes: Sequence[trimesh.Trimesh | None],
-    *,
-    columns: int = 12,
-    tile: int = 136,
-    color_space: ColorSpace = "linear",
-) -> Image.Image:
-    """A picture of the meshes in a grid, each with its prompt, and below it a note in red."""
-    pad, text = 6, 34
-    across = min(columns, len(prompts))
-    down = math.ceil(len(prompts) / across)
-    sheet = Image.new(
-        "RGB", (pad + across * (tile + pad), pad + down * (tile + text)), (255, 255, 255)
-    )
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    for number, (prompt, note, mesh) in enumerate(zip(prompts, notes, meshes, strict=True)):
-        left = pad + number % across * (tile + pad)
-        top = pad + number // across * (tile + text)
-        sheet.paste(_tile(mesh, tile, color_space), (left, top))
-        center = left + tile // 2
-        pen.text((center, top + tile + 3), prompt, (60, 62, 68), font, anchor="ma")
-        pen.text((center, top + tile + 16), note, (200, 40, 40), font, anchor="ma")
-    return sheet
-
-
-def _tile(mesh: trimesh.Trimesh | None, size: int, color_space: ColorSpace) -> Image.Image:
-    shades = torch.linspace(0.97, 0.86, size)[:, None].expand(1, 3, size, size)
-    if mesh is not None:
-        view = render_mesh(
-            fit_unit_ball(mesh),
-            azimuth=30.0,
-            elevation=22.0,
-            size=(size, size),
-            distance=3.9,
-            light=Light(),
-            color_space=color_space,
-            supersample=3,
-        )
-        shades = view.over(shades)
-    pixels = (shades[0] * 255).round().byte().permute(1, 2, 0).contiguous()
-    return Image.fromarray(pixels.numpy())
-
-
-def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> int:
-    """Runs the program; returns its exit code. Its output is shown as it comes.
-
-    Raises:
-        RuntimeError: it failed and there is no mesh at all, as after a wrong option.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "prompts.txt"
-    file.write_text("\n".join(prompts) + "\n", encoding="utf-8")
-    command = [sys.executable, str(program), "--prompts", str(file), "--output", str(folder)]
-    code = subprocess.run([*command, *flags], check=False).returncode
-    if code and not any((folder / slug(prompt) / "mesh.glb").is_file() for prompt in prompts):
-        raise RuntimeError(
-            f"the program ended with exit code {code} and made no mesh; its message is above. "
-            f"The command was: {shlex.join([*command, *flags])}"
-        )
-    if code:
-        logger.warning("%s ended with exit code %d; judging what is there", program.name, code)
-    return code
-
-
-def load_mesh(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
-    """The mesh of a folder with its vertex colors (no materials), or why there is none."""
-    path = folder / "mesh.glb"
-    if not path.is_file():
-        return None, "no mesh.glb"
-    try:
-        mesh = trimesh.load_mesh(path, skip_materials=True)
-        fit_unit_ball(mesh)
-    except Exception as error:  # any broken file must count as wrong, not end the evaluation
-        return None, f"unreadable mesh.glb: {error}"
-    return mesh, None
-
-
-def seconds_of(folder: Path) -> float | None:
-    """What the result in a folder took; None where it does not say."""
-    try:
-        return float(json.loads((folder / "result.json").read_text())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _words(prompt: str) -> list[str]:
-    return re.findall(r"[^\W_]+", prompt.lower())
 
 
 def _line(*cells: object) -> str:

@@ -20,20 +20,19 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from trimesh.intersections import slice_faces_plane
 
-from .evaluate_3d import (
+from .evaluate_3d import target
+from .made_meshes import (
     find_program,
     labelled_sheet,
     load_mesh,
     make_meshes,
-    proportion,
     read_prompts,
     seconds_of,
-    shown_proportion,
     slug,
-    target,
 )
 from .mini.captions import COLORS, SHAPES, caption
 from .mini.judge import Judge, judge_mesh
+from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
 
 logger = logging.getLogger(__name__)
@@ -285,7 +284,7 @@ def markdown(table: dict[str, dict], seen: dict[str, list[PairRow]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for variant, part in table.items():
-        rates = [shown_proportion(part[key]) for key in ("both", "either way round", "part")]
+        rates = [shown(part[key]) for key in ("both", "either way round", "part")]
         seconds = "-" if part["seconds_mean"] is None else part["seconds_mean"]
         lines.append(f"| {variant} | {part['prompts']} | {' | '.join(rates)} | {seconds} |")
     lines += [

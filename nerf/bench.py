@@ -166,8 +166,12 @@ def ball_volume(side: int) -> Volume:
     """A solid ball that fills a tenth of the cube; its grids are leaves that take gradients."""
     settings = replace(ONE_STAGE, density_sizes=(side,), color_sizes=(side,))
     volume = blob_field(TENTH, torch.tensor([0.8, 0.2, 0.1]), settings).volume(6.0)
-    grids = (volume.logits, volume.normals, volume.color_logits)
-    return Volume(*(grid.detach().requires_grad_() for grid in grids), volume.max_density)
+    return replace(
+        volume,
+        logits=volume.logits.detach().requires_grad_(),
+        normals=volume.normals.detach().requires_grad_(),
+        color_logits=volume.color_logits.detach().requires_grad_(),
+    )
 
 
 def ours(volume: Volume, cameras: Cameras, size: int, step: float) -> Rendering:

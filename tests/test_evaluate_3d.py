@@ -1,5 +1,6 @@
 """The evaluation of text-to-3D, on programs that write ready-made meshes."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from alphaclip_gen import evaluate_3d
+import presets
+from alphaclip_gen import RegionEncoder, evaluate_3d, made_meshes
 from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
@@ -22,10 +24,14 @@ parser.add_argument("--prompts", type=Path, required=True)
 parser.add_argument("--output", type=Path, required=True)
 parser.add_argument("--alpha", default="opacity")
 parser.add_argument("--skip", default="")
-arguments = parser.parse_args()
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--views", type=int, default=6)
+parser.add_argument("--augment.copies", dest="copies", type=int, default=1)
+arguments = parser.parse_known_args()[0]
+assert "--no-such-option" not in sys.argv, sys.exit(2)
 made = Path(__file__).parent / "made"
 with open(Path(__file__).parent / "calls.txt", "a") as calls:
-    calls.write(arguments.alpha + "\\n")
+    calls.write(f"{arguments.alpha}-{arguments.seed}\\n")
 for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
     name = prompt.replace(" ", "-")
     folder = arguments.output / name
@@ -33,7 +39,9 @@ for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
         sys.exit(3)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(made / arguments.alpha / f"{name}.glb", folder / "mesh.glb")
-    (folder / "result.json").write_text(json.dumps({"seconds": 10.0 + number}))
+    settings = {"views": arguments.views, "augment": {"copies": arguments.copies}}
+    result = {"seconds": 10.0 + number, "settings": settings}
+    (folder / "result.json").write_text(json.dumps(result))
 """
 PROMPTS = ["a red sphere", "a green cube", "a blue torus", "a brown cone"]
 
@@ -56,7 +64,7 @@ def program(tmp_path: Path) -> Path:
             shape, color = evaluate_3d.target(prompt)
             color = "cyan" if (alpha, shape) == ("ones", "cone") else color
             mesh = painted(shape, tuple(value**2.2 for value in COLORS[color]))
-            mesh.export(folder / f"{evaluate_3d.slug(prompt)}.glb")
+            mesh.export(folder / f"{made_meshes.slug(prompt)}.glb")
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     return path
@@ -65,7 +73,7 @@ def program(tmp_path: Path) -> Path:
 def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     table = evaluate_text_to_3d(program, PROMPTS, output)
-    assert (program.parent / "calls.txt").read_text().split() == ["opacity", "ones"]
+    assert (program.parent / "calls.txt").read_text().split() == ["opacity-0", "ones-0"]
     masked, plain = table["masked"], table["plain"]
     assert [masked[key]["rate"] for key in ("caption", "shape", "color")] == [1, 1, 1]
     assert [plain[key]["rate"] for key in ("caption", "shape", "color")] == [0.75, 1, 0.75]
@@ -74,11 +82,11 @@ def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
         11.5,
         13.0,
     )
-    assert plain["rows"][3]["named_color"] == "cyan" and plain["rows"][3]["named_shape"] == "cone"
+    assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 6
     assert json.loads((output / "table.json").read_text()) == table
     page = (output / "table.md").read_text()
-    assert "| masked | 4 | 1.000 (0.51 to 1.00) |" in page
-    assert "| a brown cone | **cyan cone** |" in page
+    assert "| masked | 6 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
+    assert "| a brown cone | 0 | **a cyan cone** |" in page
     assert (output / "masked.png").is_file() and (output / "plain.png").is_file()
 
 
@@ -87,7 +95,7 @@ def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Pat
     options = ["--skip", "a-blue-torus"]
     table = evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", ["masked"], options=options)
     masked = table["masked"]
-    assert masked["exit_code"] == 3
+    assert masked["exit_codes"] == [3]
     assert masked["caption"]["rate"] == masked["shape"]["rate"] == 0.5
     assert masked["missing"] == PROMPTS[2:]
     assert masked["seconds_max"] == 11.0
@@ -107,11 +115,11 @@ def test_finished_folder_is_judged_without_a_program(program: Path, tmp_path: Pa
     config = EvaluateTextTo3D(output, ("masked",), prompts, judge_only=True)
     judged = evaluate_3d.run(config)
     assert judged["masked"]["rows"] == made["masked"]["rows"]
-    assert (program.parent / "calls.txt").read_text().split() == ["opacity"]
+    assert (program.parent / "calls.txt").read_text().split() == ["opacity-0"]
 
 
 def test_colors_of_the_meshes_are_read_as_asked(tmp_path: Path) -> None:
-    folder = tmp_path / "masked" / "a-brown-cube"
+    folder = tmp_path / "masked" / "seed-0" / "a-brown-cube"
     folder.mkdir(parents=True)
     painted("cube", COLORS["brown"]).export(folder / "mesh.glb")
     rates = {
@@ -123,7 +131,7 @@ def test_colors_of_the_meshes_are_read_as_asked(tmp_path: Path) -> None:
 
 
 def test_broken_mesh_counts_as_wrong(tmp_path: Path) -> None:
-    folder = tmp_path / "masked" / "a-red-cone"
+    folder = tmp_path / "masked" / "seed-0" / "a-red-cone"
     folder.mkdir(parents=True)
     (folder / "mesh.glb").write_bytes(b"no mesh at all")
     table = evaluate_text_to_3d(None, ["a red cone"], tmp_path, ["masked"])
@@ -134,7 +142,7 @@ def test_broken_mesh_counts_as_wrong(tmp_path: Path) -> None:
 
 def test_vertex_colors_are_seen_beside_a_material(tmp_path: Path) -> None:
     """As `nerf/surface.py` writes them; trimesh would show the material instead."""
-    folder = tmp_path / "masked" / "a-red-cube"
+    folder = tmp_path / "masked" / "seed-0" / "a-red-cube"
     folder.mkdir(parents=True)
 
     def with_material(tree: dict) -> None:
@@ -154,18 +162,47 @@ def test_prompts_are_spread_evenly() -> None:
     assert set(Counter(shape for shape, _ in targets).values()) == {4}
     assert set(Counter(color for _, color in targets).values()) == {4}
     assert prompts == evaluate_3d.evaluation_prompts()
+    assert len(set(evaluate_3d.evaluation_prompts(144))) == 144
+    with pytest.raises(ValueError, match="count is 145; expected 1 to 144"):
+        evaluate_3d.evaluation_prompts(145)
 
 
-def test_wilson_interval_by_hand() -> None:
-    """36 of 48: center (0.75 + 0.0400) / 1.0800, and the textbook's bounds at 0 of 10."""
-    assert evaluate_3d.wilson(36, 48) == pytest.approx((0.6122, 0.8508), abs=5e-4)
-    assert evaluate_3d.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=5e-4)
-    assert evaluate_3d.wilson(10, 10)[1] == 1
+def test_each_seed_has_meshes_of_its_own(program: Path, tmp_path: Path) -> None:
+    table = evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", ["augmented"], seeds=(0, 7))
+    part = table["augmented"]
+    assert (program.parent / "calls.txt").read_text().split() == ["ones-0", "ones-7"]
+    assert (part["prompts"], part["meshes"], part["pictures_a_step"]) == (4, 8, 6 * 16)
+    assert [row["seed"] for row in part["rows"]] == [0] * 4 + [7] * 4
+    assert (tmp_path / "out" / "augmented" / "seed-7" / "a-red-sphere" / "mesh.glb").is_file()
+
+
+def test_augmented_are_the_looks_of_pureclipnerf() -> None:
+    """The variant's flags change the default settings to those of the preset, but for copies."""
+    wanted = dataclasses.asdict(presets.PRESETS["pureclipnerf-explicit"].augment)
+    made = presets.parse_config(["--prompt", "a", *evaluate_3d.VARIANTS["augmented"]])
+    assert dataclasses.asdict(made.augment) == {**wanted, "copies": 16} and made.alpha == "ones"
+
+
+def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> None:
+    """mini is a CLIP too: it finds the captions of ready-made solids among four."""
+    made = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"])
+    judge = evaluate_3d.retrieval_judge(RegionEncoder.from_pretrained("mini"), PROMPTS)
+    found = evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], judge=judge)
+    assert found["masked"]["caption"]["rate"] == 1
+    likely = [row["probability"] for row in found["masked"]["rows"]]
+    assert min(likely) > 0.5 and likely != [row["probability"] for row in made["masked"]["rows"]]
+
+
+def test_prompts_beyond_the_solids_have_captions_only(tmp_path: Path) -> None:
+    row = Row("a house", "a house", "a tree")
+    assert row.right == {"caption": False} and Row("a house", "a house", "a house").right["caption"]
+    summary = evaluate_3d.summarize([row, Row("a red cone", "a red cone", "a red cone")])
+    assert summary["caption"]["rate"] == 0.5 and "shape" not in summary
 
 
 def test_targets_are_read_by_synonyms_too() -> None:
     assert evaluate_3d.target("A scarlet donut!") == ("torus", "red")
-    assert evaluate_3d.slug("A scarlet donut!") == "a-scarlet-donut"
+    assert made_meshes.slug("A scarlet donut!") == "a-scarlet-donut"
     with pytest.raises(ValueError, match=r"'a red teapot' names the solids \[\]"):
         evaluate_3d.target("a red teapot")
     with pytest.raises(ValueError, match=r"the colors \['red', 'blue'\]"):
@@ -173,7 +210,7 @@ def test_targets_are_read_by_synonyms_too() -> None:
 
 
 def test_contact_sheet_has_a_tile_for_each_row() -> None:
-    rows = [Row("a red cone", "cone", "red", "cone", "red")] * 13
+    rows = [Row("a red cone", "a red cone", "a red cone")] * 13
     mesh = painted("cone", COLORS["red"])
     meshes: list[trimesh.Trimesh | None] = [mesh] * 12 + [None]
     sheet = np.asarray(evaluate_3d.contact_sheet(rows, meshes, tile=40)).astype(int)
@@ -187,17 +224,21 @@ def test_program_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "nerf").mkdir()
     (tmp_path / "nerf" / "optimize.py").touch()
     monkeypatch.chdir(tmp_path)
-    assert evaluate_3d.find_program() == tmp_path / "nerf" / "optimize.py"
+    assert made_meshes.find_program() == tmp_path / "nerf" / "optimize.py"
     with pytest.raises(FileNotFoundError, match=r"nowhere.py not found.*--program"):
-        evaluate_3d.find_program(Path("nowhere.py"))
+        made_meshes.find_program(Path("nowhere.py"))
 
 
 @pytest.mark.parametrize(
     ("prompts", "variants", "message"),
     [
-        (["a red cone"], ["blurred"], "variants are .'blurred'.; expected some of masked, plain"),
+        (
+            ["a red cone"],
+            ["blurred"],
+            "variants are .'blurred'.; expected some of masked, plain, augmented",
+        ),
         (["a red cone"], [], "variants are"),
-        ([], ["masked"], "prompts are empty"),
+        ([], ["masked"], r"prompts are \[\] and seeds \[0\]"),
         (["a house"], ["masked"], "'a house' names the solids"),
     ],
 )
@@ -210,7 +251,7 @@ def test_bad_settings_are_named(
 
 def test_missing_prompt_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"prompts: .* one prompt a line"):
-        evaluate_3d.read_prompts(tmp_path / "none.txt")
+        made_meshes.read_prompts(tmp_path / "none.txt")
 
 
 def test_every_solid_and_color_is_a_target() -> None:

@@ -9,8 +9,9 @@ import pytest
 import trimesh
 
 from alphaclip_gen import evaluate_parts as parts
-from alphaclip_gen.evaluate_3d import slug, target
+from alphaclip_gen.evaluate_3d import target
 from alphaclip_gen.evaluate_parts import EvaluateParts, Pair, PairRow, evaluate_parts
+from alphaclip_gen.made_meshes import slug
 from alphaclip_gen.mini.captions import COLORS
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
 
@@ -85,7 +86,7 @@ def test_table_of_parts_against_a_sentence(program: Path, tmp_path: Path) -> Non
         "parts", "a red cone and a blue cube", "a green sphere and a yellow cylinder",
     ]  # fmt: skip
     page = (output / "table.md").read_text()
-    assert "| parts | 2 | 1.000 (0.34 to 1.00) |" in page and "no mesh.glb" in page
+    assert "| parts | 2 | 1.00 (0.34 to 1.00) |" in page and "no mesh.glb" in page
     assert "**seen: a blue cube, a red cone**" in page
     assert {path.name for path in output.glob("*.png")} == {"parts.png", "sentence.png"}
     config = EvaluateParts(output, ("parts",), judge_only=True, color_space="srgb")

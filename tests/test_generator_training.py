@@ -185,6 +185,25 @@ def test_an_interrupted_autoencoder_ends_as_an_uninterrupted_one(cast, tmp_path,
     assert (tmp_path / "whole" / "sample-000004.png").is_file()
 
 
+def test_a_decoder_goes_on_while_latents_stay(cast, tmp_path, monkeypatch):
+    """Encoder and scale are the trained autoencoder's to the bit; the decoder is not."""
+    monkeypatch.setattr(autoencoder, "load_cast", lambda *_: cast)
+    monkeypatch.setattr(autoencoder, "HELD_OUT_STYLES", STYLES[1:2])
+    model = new_autoencoder(TINY)
+    model.register_to_config(scaling_factor=1.5, shift_factor=0.25)
+    model.save_pretrained(tmp_path / "trained")
+    config = autoencoder.Config(
+        tmp_path, steps=2, batch=4, sizes=TINY, lesson=LESSON, decoder_of=tmp_path / "trained"
+    )
+    autoencoder.main(config)
+    after = type(model).from_pretrained(tmp_path / "autoencoder")
+    assert (after.config.scaling_factor, after.config.shift_factor) == (1.5, 0.25)
+    state, before = after.state_dict(), model.state_dict()
+    same = {name: torch.equal(state[name], before[name]) for name in before}
+    assert all(same[name] for name in same if name.startswith("encoder."))
+    assert not same["decoder.conv_in.weight"]
+
+
 def test_scaled_latents_have_mean_0_and_deviation_1(cast):
     torch.manual_seed(0)
     model = new_autoencoder(TINY).eval()

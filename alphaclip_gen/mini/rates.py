@@ -22,8 +22,13 @@ def rate(right: Bool[Tensor, " trials"]) -> dict[str, float]:
     """
     if not len(right):
         raise ValueError("right has no entries; expected at least one answer.")
-    low, high = wilson(int(right.sum()), len(right))
-    return {"rate": round(right.float().mean().item(), 4), "low": low, "high": high}
+    return proportion(int(right.sum()), len(right))
+
+
+def proportion(hits: int, trials: int) -> dict[str, float]:
+    """The same from numbers, rounded to four digits."""
+    low, high = wilson(hits, trials)
+    return {"rate": round(hits / trials, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def shown(figure: dict[str, float], digits: int = 2) -> str:

@@ -131,13 +131,14 @@ def turntable(
     color_space: ColorSpace = "srgb",
     elevation: float = 25.0,
     light: Light | None = Light(),  # noqa: B008 (frozen)
+    size: int = SIZE,
 ) -> Render:
-    """The 8 views that `judge_mesh` shows to the judge."""
+    """The 8 views that `judge_mesh` shows to the judge; for another judge, of another size."""
     return render_mesh(
         fit_unit_ball(mesh),
         TURNTABLE,
         elevation,
-        (SIZE, SIZE),
+        (size, size),
         distance=3.7,
         light=light,
         color_space=color_space,

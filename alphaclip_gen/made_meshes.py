@@ -1,0 +1,161 @@
+"""Folders of meshes that a program made, one for each prompt: made, found, read, shown.
+
+The program is `nerf/optimize.py` or any that is called as `program --prompts FILE --output FOLDER`
+and writes FOLDER/<slug>/mesh.glb and result.json, skipping what is finished.
+"""
+
+import json
+import logging
+import math
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import trimesh
+from PIL import Image, ImageDraw, ImageFont
+
+from .mini.solid_meshes import fit_unit_ball
+from .mini.splat import ColorSpace, Light, render_mesh
+
+logger = logging.getLogger(__name__)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a file that are not blank, each once.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"prompts: {path} is not a file; expected one prompt a line.")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+def find_program(program: Path | None = None) -> Path:
+    """The program that makes meshes: the given file, or nerf/optimize.py of a checkout.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    places = [program] if program else [p / "nerf" / "optimize.py" for p in (Path.cwd(), checkout)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(
+        f"program: {' and '.join(map(str, places))} not found. nerf/optimize.py comes with a clone "
+        "of the repository: run there, or give its path with --program."
+    )
+
+
+def slug(prompt: str) -> str:
+    """The folder name of a prompt: "a red cone" -> "a-red-cone"."""
+    return "-".join(words(prompt))[:80].rstrip("-") or "prompt"
+
+
+def words(prompt: str) -> list[str]:
+    """The words of a prompt in small letters."""
+    return re.findall(r"[^\W_]+", prompt.lower())
+
+
+def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> int:
+    """Runs the program; returns its exit code. Its output is shown as it comes.
+
+    Raises:
+        RuntimeError: it failed and there is no mesh at all, as after a wrong option.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "prompts.txt"
+    file.write_text("\n".join(prompts) + "\n", encoding="utf-8")
+    command = [sys.executable, str(program), "--prompts", str(file), "--output", str(folder)]
+    code = subprocess.run([*command, *flags], check=False).returncode
+    if code and not any((folder / slug(prompt) / "mesh.glb").is_file() for prompt in prompts):
+        raise RuntimeError(
+            f"the program ended with exit code {code} and made no mesh; its message is above. "
+            f"The command was: {shlex.join([*command, *flags])}"
+        )
+    if code:
+        logger.warning("%s ended with exit code %d; judging what is there", program.name, code)
+    return code
+
+
+def load_mesh(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
+    """The mesh of a folder with its vertex colors (no materials), or why there is none."""
+    path = folder / "mesh.glb"
+    if not path.is_file():
+        return None, "no mesh.glb"
+    try:
+        mesh = trimesh.load_mesh(path, skip_materials=True)
+        fit_unit_ball(mesh)
+    except Exception as error:  # any broken file must count as wrong, not end the evaluation
+        return None, f"unreadable mesh.glb: {error}"
+    return mesh, None
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What result.json of a folder holds; nothing where there is none that can be read."""
+    try:
+        content = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def seconds_of(folder: Path) -> float | None:
+    """What the result in a folder took; None where it does not say."""
+    seconds = result_of(folder).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
+
+
+def labelled_sheet(
+    prompts: Sequence[str],
+    notes: Sequence[str],
+    meshes: Sequence[trimesh.Trimesh | None],
+    *,
+    columns: int = 12,
+    tile: int = 136,
+    color_space: ColorSpace = "linear",
+) -> Image.Image:
+    """A picture of the meshes in a grid, each with its prompt, and below it a note in red."""
+    pad, text = 6, 34
+    across = min(columns, len(prompts))
+    down = math.ceil(len(prompts) / across)
+    sheet = Image.new(
+        "RGB", (pad + across * (tile + pad), pad + down * (tile + text)), (255, 255, 255)
+    )
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    for number, (prompt, note, mesh) in enumerate(zip(prompts, notes, meshes, strict=True)):
+        left = pad + number % across * (tile + pad)
+        top = pad + number // across * (tile + text)
+        sheet.paste(view_of(mesh, tile, color_space), (left, top))
+        center = left + tile // 2
+        pen.text((center, top + tile + 3), prompt, (60, 62, 68), font, anchor="ma")
+        pen.text((center, top + tile + 16), note, (200, 40, 40), font, anchor="ma")
+    return sheet
+
+
+def view_of(
+    mesh: trimesh.Trimesh | None, size: int, color_space: ColorSpace, azimuth: float = 30.0
+) -> Image.Image:
+    """A lit picture of a mesh over light gray; without a mesh the gray alone."""
+    shades = torch.linspace(0.97, 0.86, size)[:, None].expand(1, 3, size, size)
+    if mesh is not None:
+        view = render_mesh(
+            fit_unit_ball(mesh),
+            azimuth=azimuth,
+            elevation=22.0,
+            size=(size, size),
+            distance=3.9,
+            light=Light(),
+            color_space=color_space,
+            supersample=3,
+        )
+        shades = view.over(shades)
+    pixels = (shades[0] * 255).round().byte().permute(1, 2, 0).contiguous()
+    return Image.fromarray(pixels.numpy())
