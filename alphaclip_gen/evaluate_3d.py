@@ -348,8 +348,8 @@ def markdown(table: dict) -> str:
         for row in (Row(**values) for values in part["rows"]):
             named = row.problem or str(row.named)
             named = named if row.right["caption"] else f"**{named}**"
-            likely, seconds = _shown(row.probability, 2), _shown(row.seconds)
-            lines.append(_line(row.prompt, row.seed, named, likely, seconds))
+            likely, took = _shown(row.probability, 2), _shown(row.seconds)
+            lines.append(_line(row.prompt, row.seed, named, likely, took))
     return "\n".join(lines) + "\n"
 
 

@@ -113,6 +113,21 @@ def test_the_true_velocity_has_no_error_and_dropped_lessons_are_told_nothing(pip
     assert alike == noised.dropped.tolist()
 
 
+def test_each_draw_of_a_lesson_has_its_own_noise_and_is_told_the_same(pipe, lessons):
+    learner, count = Learner(pipe), len(lessons.prompts)
+    generator = torch.Generator().manual_seed(1)
+    noised = add_noise(pipe.vae, lessons.target, 1000, generator, drop=0.0, draws=3)
+    learner.unet = Exact(noised, pipe.scheduler.alphas_cumprod[noised.timestep])
+    _, figures = generator_loss(learner, pipe.tokenizer, pipe.scheduler, lessons, noised)
+    assert figures["velocity"] == 0
+    told, latents = (x.unflatten(0, (count, 3)) for x in (learner.unet.told, noised.latents))
+    for same in (told, latents):
+        assert torch.equal(same[:, 0], same[:, 1]) and torch.equal(same[:, 0], same[:, 2])
+        assert not torch.equal(same[0, 0], same[1, 0])
+    assert len(set(noised.timestep.tolist())) == 3 * count
+    assert len({noise.sum().item() for noise in noised.noise}) == 3 * count
+
+
 def test_the_region_reaches_the_loss_s_gradient(pipe, lessons):
     """The Q-Former learns from the UNet's error alone; the tower does not."""
     learner = Learner(pipe)
@@ -247,6 +262,19 @@ def test_an_interrupted_generator_ends_as_an_uninterrupted_one(cast, tmp_path, m
         assert whole == resumed
     log = [json.loads(line) for line in (tmp_path / "parts/log.jsonl").read_text().splitlines()]
     assert log[-1]["held_out"]["seen"].keys() >= {"velocity", "name", "thumbnail", "named"}
+    goes_on_from_where_it_was(config, tmp_path / "whole" / "generator", tmp_path / "on")
+
+
+def goes_on_from_where_it_was(config, start, output):
+    """One step at no rate ends with the weights that it began with."""
+    still = replace(config, output=output, start=start, steps=1, learning_rate=0.0, edge_rate=0.0)
+    train.main(replace(still, autoencoder=output / "not needed"))
+    for name in ("unet/diffusion_pytorch_model", "qformer/model", "vae/diffusion_pytorch_model"):
+        first, last = (
+            (folder / f"{name}.safetensors").read_bytes()
+            for folder in (start, output / "generator")
+        )
+        assert first == last
 
 
 def test_a_missing_autoencoder_is_named(tmp_path):
