@@ -5,7 +5,6 @@ tell apart.
 """
 
 import importlib.util
-import json
 import os
 import platform
 import tempfile
@@ -33,6 +32,7 @@ from .bench_cases import (
 )
 from .measuring import Against, Cases, clock_of, compare, model_bytes, peak_bytes
 from .tables import Sheet
+from .whole_files import write_json, write_text
 
 AT_MOST = 1.02
 """What the ratio of a tower's forward and of a pipeline's call may be."""
@@ -94,8 +94,8 @@ def bench(config: Bench, console: Console) -> Row:
         console.print(sheet.printed())
     console.print(note(result), highlight=False)
     if config.output:
-        _write(config.output / "bench.json", json.dumps(result, indent=1) + "\n")
-        _write(config.output / "cost.md", markdown(result))
+        write_json(config.output / "bench.json", result)
+        write_text(config.output / "cost.md", markdown(result))
     return result
 
 
@@ -244,10 +244,3 @@ def note(result: Row) -> str:
 def markdown(result: Row) -> str:
     """The tables and the conditions, as a page."""
     return "".join([*(sheet.markdown() for sheet in sheets(result)), note(result), "\n"])
-
-
-def _write(path: Path, text: str) -> None:
-    """Nothing; the file appears whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

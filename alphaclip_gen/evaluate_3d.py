@@ -8,7 +8,6 @@ The judge is the shipped one of mini's solids, or any CLIP: then the mesh's capt
 among all prompts, which is the R-Precision of Dream Fields (arXiv 2112.01455, section 4.1).
 """
 
-import json
 import logging
 import shlex
 import statistics
@@ -39,6 +38,7 @@ from .mini.captions import COLOR_WORDS, COLORS, SHAPES, all_captions, caption
 from .mini.judge import Judge, judge_mesh, turntable
 from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
+from .whole_files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +201,8 @@ def evaluate_text_to_3d(
         meshes = [load_mesh(first / slug(prompt))[0] for prompt in prompts]
         sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
-        (output / "table.json").write_text(json.dumps(table, indent=1) + "\n")
-        (output / "table.md").write_text(markdown(table))
+        write_json(output / "table.json", table)
+        write_text(output / "table.md", markdown(table))
         logger.info("%s: %s", variant, table[variant]["caption"])
     return table
 

@@ -27,6 +27,7 @@ from .mini.emoji_world import Cast, Mix, render_world
 from .mini.evaluate_regions import read_cast
 from .mini.picture_judge import SIZE, WEIGHTS, PictureJudge, ground_colors
 from .mini.rates import rate, shown
+from .whole_files import write_json, write_text
 
 Namer = Callable[[Tensor], Tensor]
 """Pictures in [0, 1] -> what each shows, as indices."""
@@ -102,9 +103,8 @@ def evaluate_focus(config: EvaluateFocus, console: Console) -> dict:
         control = prompt_control(painters[0], asked, judge, config.seed)
         result["kinds"][kind] = {"scenes": config.scenes, "ways": ways, "control": control}
     console.print(markdown(result), soft_wrap=True)
-    config.output.mkdir(parents=True, exist_ok=True)
-    (config.output / "focus.json").write_text(json.dumps(result, indent=1) + "\n")
-    (config.output / "focus.md").write_text(markdown(result))
+    write_json(config.output / "focus.json", result)
+    write_text(config.output / "focus.md", markdown(result))
     return result
 
 

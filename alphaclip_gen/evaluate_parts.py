@@ -6,7 +6,6 @@ sentence. Every mesh is cut in two where the parts meet, and the judge names eac
 The folder then holds `table.md`, `table.json`, and a picture of all meshes for each variant.
 """
 
-import json
 import logging
 import shlex
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from .mini.captions import COLORS, SHAPES, caption
 from .mini.judge import Judge, judge_mesh
 from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
+from .whole_files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -178,8 +178,8 @@ def evaluate_parts(
         prompts = [row.prompt for row in rows]
         sheet = labelled_sheet(prompts, notes, meshes, columns=5, tile=270, color_space=color_space)
         sheet.save(output / f"{variant}.png")
-        (output / "table.json").write_text(json.dumps(table, indent=1) + "\n")
-        (output / "table.md").write_text(markdown(table, seen))
+        write_json(output / "table.json", table)
+        write_text(output / "table.md", markdown(table, seen))
         logger.info("%s: %s", variant, table[variant]["both"])
     return table
 

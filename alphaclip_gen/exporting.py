@@ -4,7 +4,6 @@ With its alpha folded into the position embedding a model becomes a stock CLIP o
 which programs without us can load.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from .checkpoints import Tower, no_progress_bar
 from .dialects import ALPHA, Layout, State, fold_alpha, from_transformers
 from .sources import OPEN_CLIP_CONFIG, PathLike
 from .vision import AlphaCLIPModel, AlphaCLIPVisionModel
+from .whole_files import whole_file, write_json
 
 FILES = {
     "alpha-clip": "alpha_clip_visual.pth",
@@ -90,17 +90,15 @@ def export(
             (to_stock(model) if fold else model).save_pretrained(folder)
         return folder
     state = {name: value.contiguous() for name, value in state_in(model, layout, fold).items()}
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILES[layout]
-    part = path.with_suffix(".part")
     if layout == "open_clip":
-        save_file(state, part)
         if isinstance(model, AlphaCLIPModel) and state["visual.conv1.weight"].shape[1] == 3:
-            text = json.dumps({"model_cfg": open_clip_config(model)}, indent=2)
-            (folder / OPEN_CLIP_CONFIG).write_text(text + "\n", encoding="utf-8")
+            write_json(folder / OPEN_CLIP_CONFIG, {"model_cfg": open_clip_config(model)})
+        with whole_file(path) as part:
+            save_file(state, part)
     else:
-        torch.save(state, part)
-    part.replace(path)
+        with whole_file(path) as part:
+            torch.save(state, part)
     return path
 
 

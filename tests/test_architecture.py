@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "alphaclip_gen"
 FOLDERS = (PACKAGE, "pipelines", "nerf", "examples", "tests")
 LAYERS = (
-    ("alpha",),
+    ("alpha", "whole_files"),
     ("pictures",),
     ("regions",),
     ("framing",),

@@ -8,7 +8,6 @@ Usage: python -m alphaclip_gen.mini.artwork --cache runs/artwork
 
 import io
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..whole_files import whole_file
 from .concepts import EMOJI
 from .packages import Package, fetch, read_members
 
@@ -126,11 +126,10 @@ def load_art(cache: Path) -> ArtBank:
 
 def save_art(bank: ArtBank, path: Path) -> None:
     """Write the bank, with the names of its concepts and styles, as one safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     about = {"concepts": [emoji.code for emoji in EMOJI], "styles": bank.styles}
     tensors = {"pixels": bank.pixels, "index": bank.index}
-    save_file(tensors, path.with_suffix(".part"), metadata={"artwork": json.dumps(about)})
-    os.replace(path.with_suffix(".part"), path)
+    with whole_file(path) as part:
+        save_file(tensors, part, metadata={"artwork": json.dumps(about)})
 
 
 def sprite(picture: Image.Image, side: int = SIDE) -> UInt8[Tensor, "4 side side"]:

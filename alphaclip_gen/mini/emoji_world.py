@@ -4,7 +4,6 @@ As in the first (`world`), all is vectorized and decided by a `torch.Generator`:
 scenes. Emoji come in the styles of `artwork`; one style is never trained on.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..whole_files import whole_file
 from .artwork import HELD_OUT_STYLES, SIDE, TRAINING_STYLES, ArtBank, load_art
 from .backdrops import backdrops
 from .captions import SHAPES
@@ -101,8 +101,8 @@ def load_cast(cache: Path, seed: int = 0) -> Cast:
     art, path = load_art(cache), cache / f"solids-{seed}.safetensors"
     if not path.exists():
         bank = build_bank(torch.Generator().manual_seed(seed))
-        save_file(vars(bank), path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        with whole_file(path) as part:
+            save_file(vars(bank), part)
     return make_cast(art, SpriteBank(**load_file(path)))
 
 

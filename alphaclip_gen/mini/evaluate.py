@@ -5,7 +5,6 @@ Emoji come in fresh scenes, in the styles of the training and in the one that is
 their drawings are not part of the package, and are left out where they are not.
 """
 
-import json
 import math
 import statistics
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ..encoder import RegionEncoder
+from ..whole_files import write_json, write_text
 from . import captions
 from .captions import COLORS, SHAPES
 from .concepts import SOLID_CAPTIONS, all_captions
@@ -75,8 +75,8 @@ def evaluate_mini(config: EvaluateMini, console: Console) -> dict:
         console.print(f"Emoji are left out. {missing}")
     if config.output:
         config.output.mkdir(parents=True, exist_ok=True)
-        (config.output / "mini.json").write_text(json.dumps(result, indent=1) + "\n")
-        (config.output / "mini.md").write_text(_markdown(result))
+        write_json(config.output / "mini.json", result)
+        write_text(config.output / "mini.md", _markdown(result))
     return result
 
 

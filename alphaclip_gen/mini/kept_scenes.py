@@ -4,7 +4,6 @@ Usage: python -m alphaclip_gen.mini.kept_scenes
 """
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..sources import SHIPPED
+from ..whole_files import whole_file
 from .concepts import NAMES
 from .emoji_world import SEEN, Cast, load_cast, render_world
 from .world import Scenes
@@ -66,15 +66,14 @@ def clear_scenes(
 
 def save_scenes(scenes: Scenes, path: Path) -> None:
     """Nothing; writes pictures and regions as bytes, and what the subjects are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         "image": _bytes(scenes.image),
         "visible": _bytes(scenes.visible),
         "present": scenes.present.to(torch.uint8),
     }
     names = [[NAMES[concept] for concept in row] for row in scenes.concept.tolist()]
-    save_file(tensors, path.with_suffix(".part"), metadata={"names": json.dumps(names)})
-    os.replace(path.with_suffix(".part"), path)
+    with whole_file(path) as part:
+        save_file(tensors, part, metadata={"names": json.dumps(names)})
 
 
 def load_scenes(path: Path = KEPT, most: int | None = None) -> Scenes:

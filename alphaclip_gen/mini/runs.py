@@ -6,7 +6,6 @@ checkpoint ends with the same weights as one that was not.
 
 import json
 import math
-import os
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+
+from ..whole_files import whole_file
 
 
 @runtime_checkable
@@ -40,10 +41,9 @@ def write_log(path: Path, **figures: object) -> None:
 
 def save_checkpoint(path: Path, step: int, **parts: Stateful) -> None:
     """Nothing; writes the step to go on with and the parts' states, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"step": step, "states": states}, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    with whole_file(path) as part:
+        torch.save({"step": step, "states": states}, part)
 
 
 def load_checkpoint(path: Path, **parts: Stateful) -> int:

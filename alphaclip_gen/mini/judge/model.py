@@ -9,6 +9,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ...whole_files import whole_file
 from ..captions import COLORS, SHAPES, caption
 from ..solid_meshes import fit_unit_ball
 from ..splat import ColorSpace, Light, Render, render_mesh
@@ -70,12 +71,12 @@ class Judge(nn.Module):
     def save_pretrained(self, folder: str | Path) -> Path:
         """The file with the weights, in half precision."""
         path = Path(folder) / "judge.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
         weights = {
             name: value.half() if value.is_floating_point() else value
             for name, value in self.state_dict().items()
         }
-        save_file(weights, path)
+        with whole_file(path) as part:
+            save_file(weights, part)
         return path
 
     def forward(

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from ...whole_files import whole_file, write_json
 from ..captions import COLORS, SHAPES
 from ..solid_meshes import blotch, fit_unit_ball, roughen, solid_mesh
 from ..splat import Light, lambert, render_mesh
@@ -73,7 +74,7 @@ def run(config: JudgeTraining) -> dict:
         "held_out": held_out(Judge.from_pretrained(config.output), config),
         "curve": curve,
     }
-    path.with_name("judge.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(path.with_name("judge.json"), summary)
     return summary
 
 
@@ -115,9 +116,8 @@ def _keep(
         "judge": judge.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    path = config.work / "checkpoint.pt"
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with whole_file(config.work / "checkpoint.pt") as part:
+        torch.save(state, part)
 
 
 def _resume(
@@ -155,8 +155,8 @@ def _views(config: JudgeTraining) -> tuple[Tensor, Tensor]:
         if not path.is_file():
             rng = np.random.default_rng([config.seed, index])
             renders = [_view(mesh, rng) for mesh in _meshes(shape, config, rng)]
-            save_file({"views": torch.cat(renders).contiguous()}, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            with whole_file(path) as part:
+                save_file({"views": torch.cat(renders).contiguous()}, part)
             logger.info("rendered %d views of the %s", len(renders), shape)
         parts.append(load_file(path)["views"])
     labels = torch.arange(len(SHAPES)).repeat_interleave(torch.tensor([len(p) for p in parts]))

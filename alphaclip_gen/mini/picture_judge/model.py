@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ...whole_files import whole_file
 from ..captions import COLORS
 from ..concepts import NAMES
 from ..world import oklab
@@ -70,11 +71,10 @@ class PictureJudge(nn.Module):
     def save_pretrained(self, folder: str | Path) -> Path:
         """The file with the weights, in half precision."""
         path = Path(folder) / "judge.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = self.state_dict().items()
         halves = {k: v.half() if v.is_floating_point() else v for k, v in state}
-        save_file(halves, path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with whole_file(path) as part:
+            save_file(halves, part)
         return path
 
     def forward(

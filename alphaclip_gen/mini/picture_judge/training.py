@@ -1,6 +1,5 @@
 """The making of the judge of pictures: its training, and its accuracy on views it has not seen."""
 
-import json
 import logging
 import math
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from ...whole_files import write_json
 from ..artwork import HELD_OUT_STYLES, TRAINING_STYLES
 from ..captions import SHAPES
 from ..emoji_world import Cast, load_cast
@@ -57,7 +57,7 @@ def run(config: PictureJudgeTraining) -> dict:
         "parameters": sum(value.numel() for value in judge.parameters()),
         "held_out": held_out(PictureJudge.from_pretrained(config.output), cast, config),
     }
-    path.with_name("judge.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(path.with_name("judge.json"), summary)
     return summary
 
 
