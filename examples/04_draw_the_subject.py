@@ -6,6 +6,7 @@ Usage: python examples/04_draw_the_subject.py [prompt] [figure.png]
 """
 
 import sys
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ def main(prompt: str = "two {subject} on grass", target: str = "subjects.png") -
     pipe = load_generator("mini")
     pictures, captions = [], []
     for region in regions.split(1):
-        made = pipe(
+        made: Any = pipe(
             prompt,
             scene.image,
             "thing",  # all that the generator is told of the subject in words
@@ -30,8 +31,8 @@ def main(prompt: str = "two {subject} on grass", target: str = "subjects.png") -
             num_inference_steps=20,
             generator=torch.Generator().manual_seed(0),
             output_type="pt",
-        ).images
-        pictures += [lit_region(scene.image, region), to_pil(made)]
+        )
+        pictures += [lit_region(scene.image, region), to_pil(made.images)]
         captions += [["region"], [prompt]]
     figure(pictures, captions, columns=2 * len(regions)).save(target)
 
