@@ -167,6 +167,24 @@ def test_every_weight_that_learns_has_one_optimizer(pipe):
     assert id(embedding) not in {id(p) for p in muon.param_groups[0]["params"]}
 
 
+def test_a_tower_that_learns_has_its_share_of_the_rates(pipe, lessons):
+    learner = Learner(pipe, tower=True)
+    optimizers = train.new_optimizers(learner, train.Config(tower_share=0.25))
+    tower = {id(p) for p in learner.qformer.visual_encoder.parameters()}
+    for optimizer, rate in zip(optimizers, (1e-3, 6e-4), strict=True):
+        for group in optimizer.param_groups:
+            inside = {id(p) in tower for p in group["params"]}
+            assert len(inside) == 1 and group["peak"] == rate * (0.25 if True in inside else 1)
+    owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+    assert tower <= owned
+    loss, _ = generator_loss(
+        learner, pipe.tokenizer, pipe.scheduler, lessons, noise_of(pipe, lessons)
+    )
+    loss.backward()
+    alpha = learner.qformer.visual_encoder.embeddings.patch_embedding_alpha.weight
+    assert alpha.grad.abs().max() > 0
+
+
 def stop_in_third_step(monkeypatch, module):
     """The module's train_step raises once, in its third call."""
     real, calls = module.train_step, []

@@ -239,6 +239,8 @@ def load_generator(
             f"there is no model_index.json in {str(folder)!r}; expected 'mini' or a folder that "
             f"save_generator() wrote. python -m alphaclip_gen.mini.generator.train trains one."
         )
-    pipe = AlphaBlipDiffusionPipeline.from_pretrained(folder, local_files_only=True).to(dtype)
+    pipe = AlphaBlipDiffusionPipeline.from_pretrained(
+        folder, torch_dtype=dtype, local_files_only=True
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -24,12 +24,17 @@ NAME_WEIGHT, THUMBNAIL_WEIGHT = 0.05, 1.0
 
 
 class Learner(nn.Module):
-    """The parts of the pipeline that learn, shared with it, and the two heads."""
+    """The parts of the pipeline that learn, shared with it, and the two heads.
 
-    def __init__(self, pipe: AlphaBlipDiffusionPipeline):
+    Args:
+        pipe: the pipeline.
+        tower: whether its tower learns too.
+    """
+
+    def __init__(self, pipe: AlphaBlipDiffusionPipeline, tower: bool = False):
         super().__init__()
         self.qformer, self.text_encoder, self.unet = pipe.qformer, pipe.text_encoder, pipe.unet
-        self.qformer.visual_encoder.requires_grad_(False)
+        self.qformer.visual_encoder.requires_grad_(tower)
         queries, width = self.qformer.query_tokens.shape[1:]
         self.name_head = nn.Linear(width, len(NAMES))
         self.thumbnail_head = nn.Linear(queries * width, 4 * 8 * 8)

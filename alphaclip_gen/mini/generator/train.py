@@ -56,6 +56,7 @@ class Config:
         draws: how many noises of each lesson; the regions are read once for all.
         learning_rate: peak of the warm-up and cosine schedule, for matrices between layers (Muon).
         edge_rate: the same for all other weights (AdamW).
+        tower_share: of these rates for the tower, which else stays as it is.
         save_minutes: time between checkpoints.
         sample_minutes: time between held-out figures with their samples.
         sizes: of the networks.
@@ -73,6 +74,7 @@ class Config:
     draws: int = 1
     learning_rate: float = 1e-3
     edge_rate: float = 6e-4
+    tower_share: float = 0.0
     save_minutes: float = 4.0
     sample_minutes: float = 10.0
     sizes: Sizes = Sizes()
@@ -82,7 +84,7 @@ class Config:
 def main(config: Config) -> None:
     """Run the training to its end."""
     pipe = _new_pipeline(config)
-    learner = Learner(pipe)
+    learner = Learner(pipe, tower=config.tower_share > 0)
     average = copy.deepcopy(learner).requires_grad_(False)
     muon, adam = new_optimizers(learner, config)
     parts: dict[str, Stateful] = {
@@ -183,19 +185,24 @@ def new_optimizers(
 
     Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon; mini's tower learns with it too.
     """
-    named = [(name, p) for name, p in learner.named_parameters() if p.requires_grad]
     between = (".layer.", ".layers.", "transformer_blocks.")
-    hidden = [p for name, p in named if p.ndim == 2 and any(part in name for part in between)]
-    chosen = {id(p) for p in hidden}
-    rest = [p for _, p in named if id(p) not in chosen]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": 0.02},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    muon = torch.optim.Muon(
-        hidden, lr=config.learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
-    )
-    adam = torch.optim.AdamW(groups, lr=config.edge_rate, betas=(0.9, 0.99), fused=True)
+    hidden, edges = list[dict](), list[dict]()
+    for in_tower, share in ((False, 1.0), (True, config.tower_share)):
+        named = [
+            (name, value)
+            for name, value in learner.named_parameters()
+            if value.requires_grad and (".visual_encoder." in name) == in_tower
+        ]
+        matrices = [p for name, p in named if p.ndim == 2 and any(part in name for part in between)]
+        chosen = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        rate = share * config.edge_rate
+        hidden.append({"params": matrices, "lr": share * config.learning_rate})
+        edges.append({"params": [p for p in rest if p.ndim >= 2], "lr": rate})
+        edges.append({"params": [p for p in rest if p.ndim < 2], "lr": rate, "weight_decay": 0.0})
+    hidden, edges = ([group for group in groups if group["params"]] for groups in (hidden, edges))
+    muon = torch.optim.Muon(hidden, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(edges, betas=(0.9, 0.99), weight_decay=0.02, fused=True)
     for group in (*muon.param_groups, *adam.param_groups):
         group["peak"] = group["lr"]
     return muon, adam
