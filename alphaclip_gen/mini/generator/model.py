@@ -239,8 +239,9 @@ def load_generator(
             f"there is no model_index.json in {str(folder)!r}; expected 'mini' or a folder that "
             f"save_generator() wrote. python -m alphaclip_gen.mini.generator.train trains one."
         )
-    pipe = AlphaBlipDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=dtype, local_files_only=True
-    )
+    pipe = AlphaBlipDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module):
+            nn.Module.to(part, dtype)  # diffusers' own would warn of modules that are not there
     pipe.set_progress_bar_config(disable=True)
     return pipe
