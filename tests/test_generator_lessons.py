@@ -119,10 +119,10 @@ def test_solids_are_lit_in_their_color(cast):
 
 def test_unknown_solids_and_emoji_get_thumbnails_of_themselves(cast):
     lessons = lessons_of(cast, replace(PLAIN, styles=("plain",), solids=0.4), scenes=20)
-    assert lessons.thumbnail.shape == (len(lessons.prompts), 4, 8, 8)
+    assert lessons.thumbnail.shape == (len(lessons.prompts), 4, 16, 16)
     emoji = lessons.concept >= len(SHAPES)
     assert emoji.any() and not emoji.all()
     for concept, thumbnail in zip(lessons.concept[emoji], lessons.thumbnail[emoji], strict=True):
-        assert thumbnail[0, 4, 4].item() == pytest.approx(gray(concept), abs=0.01)
-        assert thumbnail[3, 4, 4].item() == pytest.approx(1, abs=0.01)
+        assert thumbnail[0, 8, 8].item() == pytest.approx(gray(concept), abs=0.01)
+        assert thumbnail[3, 8, 8].item() == pytest.approx(1, abs=0.01)
     assert (lessons.thumbnail[~emoji, 3].amax((1, 2)) > 0.5).all()

@@ -129,6 +129,19 @@ def test_each_draw_of_a_lesson_has_its_own_noise_and_is_told_the_same(pipe, less
     assert len({noise.sum().item() for noise in noised.noise}) == 3 * count
 
 
+def test_each_token_draws_its_cell_of_the_thumbnail(pipe):
+    """Of 2 x 2 tokens the third is the lower left cell, 8 x 8 pixels of RGBA."""
+    learner = Learner(pipe)
+    subject = torch.zeros(1, 4, pipe.qformer.query_tokens.shape[2])
+    still = learner.draw_thumbnail(subject)
+    subject[:, 2] = 1
+    changed = (learner.draw_thumbnail(subject) != still).all(1)[0]
+    assert changed[8:, :8].all() and changed.sum() == 64
+    pipe.qformer.query_tokens = torch.nn.Parameter(torch.zeros(1, 5, subject.shape[2]))
+    with pytest.raises(ValueError, match="queries are 5; expected a square number"):
+        Learner(pipe)
+
+
 def test_the_region_reaches_the_loss_s_gradient(pipe, lessons):
     """The Q-Former learns from the UNet's error alone; the tower does not."""
     learner = Learner(pipe)

@@ -92,7 +92,7 @@ class Lessons:
     instructions: list[Instruction]
     target: Float[Tensor, "lessons 3 height width"]
     concept: Int[Tensor, " lessons"]
-    thumbnail: Float[Tensor, "lessons 4 8 8"]
+    thumbnail: Float[Tensor, "lessons 4 16 16"]
 
 
 def make_lessons(
@@ -268,10 +268,10 @@ def _lit(layers: Tensor, color: Tensor) -> Tensor:
     return torch.cat([(paint * (0.6 + 0.45 * facing)).clamp(0, 1) * coverage, coverage], dim=1)
 
 
-def _thumbnails(troupe: Cast, subjects: Subjects) -> Float[Tensor, "subjects 4 8 8"]:
+def _thumbnails(troupe: Cast, subjects: Subjects) -> Float[Tensor, "subjects 4 16 16"]:
     count = len(subjects.concept)
     whole = draw_subjects(
-        troupe, subjects, torch.zeros(count, 2), torch.ones(count), torch.zeros(count), 16
+        troupe, subjects, torch.zeros(count, 2), torch.ones(count), torch.zeros(count), 32
     )
     return F.avg_pool2d(whole, 2)
 

@@ -27,7 +27,7 @@ from .prompts import vocabulary
 PIXELS = 64
 LATENT_SCALE = 8
 """Pixels to a latent, along each side."""
-CONTEXT = 32
+CONTEXT = 40
 """Longest prompt in tokens: begin, words, end, and the subject's tokens."""
 
 
@@ -38,7 +38,7 @@ class Sizes:
     Attributes:
         width: of text encoder and Q-Former.
         heads: of their attention.
-        queries: the subject's tokens.
+        queries: the subject's tokens, a square number: each comes to hold a cell of its picture.
         qformer_layers, text_layers: how deep the two are.
         unet: channels at the latents' size, and at half of it.
         latents: channels of the latents.
@@ -47,7 +47,7 @@ class Sizes:
 
     width: int = 192
     heads: int = 3
-    queries: int = 10
+    queries: int = 16
     qformer_layers: int = 3
     text_layers: int = 2
     unet: tuple[int, ...] = (128, 160)

@@ -1,9 +1,11 @@
 """What the generator is trained to do: to remove noise, told by a region and a prompt what to draw.
 
-Two heads speed up the Q-Former's first hour: they name the subject and draw it 8 pixels wide from
-its tokens alone. They are dropped after the training.
+Two heads, dropped after the training, teach the Q-Former what its tokens are for. One names the
+subject. The other draws it 16 pixels wide, token by token a cell of it, so that the U-Net finds what
+belongs at a place in one token.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +22,8 @@ from ..concepts import NAMES
 from .lessons import Lessons
 
 LEAST_WEIGHT, MOST_WEIGHT = 1.0, 5.0
-NAME_WEIGHT, THUMBNAIL_WEIGHT = 0.05, 1.0
+THUMBNAIL = 16
+NAME_WEIGHT, THUMBNAIL_WEIGHT = 0.05, 2.0
 
 
 class Learner(nn.Module):
@@ -37,8 +40,23 @@ class Learner(nn.Module):
         self.qformer.visual_encoder.requires_grad_(tower)
         queries, width = self.qformer.query_tokens.shape[1:]
         self.name_head = nn.Linear(width, len(NAMES))
-        self.thumbnail_head = nn.Linear(queries * width, 4 * 8 * 8)
+        self.cells = math.isqrt(queries)
+        if self.cells**2 != queries or THUMBNAIL % self.cells:
+            raise ValueError(
+                f"queries are {queries}; expected a square number whose root divides {THUMBNAIL}, "
+                f"such as 16."
+            )
+        self.cell_head = nn.Linear(width, 4 * (THUMBNAIL // self.cells) ** 2)
         self.eval()  # nothing is dropped out; conditions are dropped as a whole, see `Noised`
+
+    def draw_thumbnail(
+        self, subject: Float[Tensor, "lessons queries width"]
+    ) -> Float[Tensor, "lessons 4 16 16"]:
+        """The subject alone, premultiplied: each token draws its cell, row by row."""
+        cells = self.cell_head(subject).transpose(1, 2)
+        return F.pixel_shuffle(
+            cells.unflatten(2, (self.cells, self.cells)), THUMBNAIL // self.cells
+        )
 
     def read_subject(
         self, tokenizer: PreTrainedTokenizerBase, lessons: Lessons
@@ -124,12 +142,12 @@ def generator_loss(
         told = torch.where(noised.dropped.view(-1, 1, 1), nothing, told)
         predicted = learner.unet(mixed, noised.timestep, encoder_hidden_states=told).sample
         named = learner.name_head(context.mean(1))
-        drawn = learner.thumbnail_head(context.flatten(1))
+        drawn = learner.draw_thumbnail(context)
     velocity = signal.sqrt() * noised.noise - (1 - signal).sqrt() * noised.latents
     error = (predicted.float() - velocity).square().mean((1, 2, 3))
     error = (error * loss_weight(signal.flatten())).mean()
     name = F.cross_entropy(named.float(), lessons.concept)
-    thumbnail = F.mse_loss(drawn.float().view_as(lessons.thumbnail), lessons.thumbnail)
+    thumbnail = F.mse_loss(drawn.float(), lessons.thumbnail)
     loss = error + NAME_WEIGHT * name + THUMBNAIL_WEIGHT * thumbnail
     return loss, {
         "velocity": round(error.item(), 4),
