@@ -1,8 +1,8 @@
 """What the generator is trained to do: to remove noise, told by a region and a prompt what to draw.
 
 Two heads, dropped after the training, teach the Q-Former what its tokens are for. One names the
-subject. The other draws it 16 pixels wide, token by token a cell of it, so that the U-Net finds what
-belongs at a place in one token.
+subject. The other draws it 16 pixels wide, token by token a cell of it, so that the U-Net finds
+what belongs at a place in one token.
 """
 
 import math
