@@ -7,7 +7,6 @@ tell apart.
 import importlib.util
 import os
 import platform
-import tempfile
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
@@ -32,7 +31,7 @@ from .bench_cases import (
 )
 from .measuring import Against, Cases, clock_of, compare, model_bytes, peak_bytes
 from .tables import Sheet
-from .whole_files import write_json, write_text
+from .whole_files import make_writable, write_json, write_text
 
 AT_MOST = 1.02
 """What the ratio of a tower's forward and of a pipeline's call may be."""
@@ -112,21 +111,8 @@ def _checked(config: Bench) -> torch.device:
         raise ImportError("bench needs diffusers: pip install 'alphaclip-gen[diffusion]'")
     device = _device(config.device)
     if config.output:
-        _make_folder(config.output)
+        make_writable(config.output)
     return device
-
-
-def _make_folder(folder: Path) -> None:
-    """Nothing; raises where the results could not be written after minutes of measuring."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"output {str(folder)!r} can't be written: {error.strerror or error}. "
-            "Give another folder with --output."
-        ) from error
 
 
 def _device(name: str) -> torch.device:

@@ -18,6 +18,7 @@ from .framing import Geometry, as_image
 from .mini.captions import all_captions
 from .regions import alpha_from_box, alpha_from_points, alpha_from_strokes, as_alpha_map
 from .show import figure, lit_region
+from .whole_files import make_writable
 
 Many = tyro.conf.UseAppendAction[tuple[str, ...]]
 
@@ -62,8 +63,7 @@ class Score:
 
 def score(config: Score, console: Console) -> None:
     """Print the table of regions and their likeliest texts."""
-    if config.top < 1:
-        raise ValueError(f"top is {config.top}; expected 1 or more.")
+    _check(config)
     image = as_image(config.picture)
     encoder = RegionEncoder.from_pretrained(config.model, config.pretrained, text=config.text)
     texts = _texts(config)
@@ -72,23 +72,39 @@ def score(config: Score, console: Console) -> None:
     if alphas:
         rows.append(encoder.score(image, texts, alphas, config.geometry))
     best = [row.topk(min(config.top, len(texts))) for row in torch.cat(rows)]
-    lines = [
-        [f"{texts[i]} {p:.2f}" for p, i in zip(found.values, found.indices.tolist(), strict=True)]
+    named = [
+        [(texts[i], f"{p:.2f}") for p, i in zip(found.values, found.indices.tolist(), strict=True)]
         for found in best
     ]
     height, width = image.shape[-2:]
-    table = Table(title=f"{config.picture.name}, {width} x {height}, {config.model}")
-    table.add_column("region", no_wrap=True)
-    for place in range(len(lines[0])):
-        head, style = ("or", "") if place else ("is", "bold green")
-        table.add_column(head, style=style, no_wrap=True)
-    for name, line in zip(["whole picture", *names], lines, strict=True):
-        table.add_row(name, *line)
+    title = f"{config.picture.name}, {width} x {height}, {config.model}"
+    table = Table("region", "is", "", title=title)
+    for name, likely in zip(["whole picture", *names], named, strict=True):
+        for place, row in enumerate(likely):
+            style = "dim" if place else "bold green"
+            table.add_row("" if place else name, *(f"[{style}]{cell}[/]" for cell in row))
+        table.add_section()
     console.print(table)
     if config.save:
         pictures = [lit_region(image, alpha) for alpha in (None, *alphas)]
+        lines = [[" ".join(row) for row in likely] for likely in named]
         figure(pictures, lines).save(config.save)
         console.print(f"figure: {config.save}")
+
+
+def _check(config: Score) -> None:
+    """Nothing; raises for what would fail, or mean something else, later."""
+    if config.top < 1:
+        raise ValueError(f"top is {config.top}; expected 1 or more.")
+    for name in ("radius", "width"):
+        share = getattr(config, name)
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"{name} is {share:g}; expected a fraction of the picture's shorter side, above 0 "
+                f"and at most 1."
+            )
+    if config.save:
+        make_writable(config.save.parent, "save")
 
 
 def _texts(config: Score) -> list[str]:
@@ -135,9 +151,15 @@ def _pixels(text: str, name: str, size: tuple[int, int]) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != (4 if name == "box" else 2):
-        form = "left,top,right,bottom" if name == "box" else "x,y"
-        raise ValueError(f"{name} is {text!r}; expected numbers as {form}, such as 10,20.")
-    if "." in text and max(numbers) <= 1:
+        box = "left,top,right,bottom, such as 10,20,90,80"
+        form = box if name == "box" else "x,y, such as 10,20"
+        raise ValueError(f"{name} is {text!r}; expected numbers as {form}.")
+    if "." in text:
+        if not all(0 <= number <= 1 for number in numbers):
+            raise ValueError(
+                f"{name} is {text!r}; expected whole numbers for pixels, or all from 0 to 1 for "
+                f"fractions of the picture."
+            )
         return [number * size[1 - i % 2] for i, number in enumerate(numbers)]
     return numbers
 

@@ -264,25 +264,33 @@ class RegionEncoder:
         encoded = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
         said: list[Callable[[], str]] = [
-            partial(self._unknown, word, text) for word in self._unknown_words(text, encoded)
+            partial(self._unknown, word, text)
+            for word in dict.fromkeys(self._unknown_words(text, encoded))
         ]
         if len(ids) > self._context:
             cut = text[spans[self._context - 1][0] :].strip()
             said.append(
                 lambda: (
-                    f"{text!r} is longer than the model's {self._context} tokens; cut off: {cut!r}."
+                    f"{_short(text)} is longer than the model's {self._context} tokens; cut off: "
+                    f"{_short(cut)}."
                 )
             )
         return said
 
     def _unknown(self, word: str, text: str) -> str:
-        return f"{word!r} in {text!r} is not a word of this model; {self._hint(word)}."
+        return f"{word!r} in {_short(text)} is not a word of this model; {self._hint(word)}."
 
     def _hint(self, word: str) -> str:
-        vocabulary = [token.removesuffix("</w>") for token in self.tokenizer.get_vocab()]
-        known = [token for token in vocabulary if len(token) > 2 and not token.startswith("<")]
+        vocabulary = list(self.tokenizer.get_vocab())
+        ends = [token.removesuffix("</w>") for token in vocabulary if token.endswith("</w>")]
+        known = [token for token in ends or vocabulary if len(token) > 2 and token[0] != "<"]
         close = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.5)
         return f"the closest known words are {', '.join(close)}" if close else "nothing is near"
+
+
+def _short(text: str) -> str:
+    """The text in quotes, its middle left out if it is long."""
+    return repr(text if len(text) <= 80 else f"{text[:50]} ... {text[-25:]}")
 
 
 def _as_list(regions: Tensor | Sequence[Tensor | None] | None, pictures: int) -> list:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,3 +36,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Nothing; the file is there, indented by one."""
     write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def make_writable(folder: Path, argument: str = "output") -> None:
+    """Nothing; makes the folder where it is missing and tries to write in it.
+
+    Args:
+        folder: where results are to be written after minutes of work.
+        argument: what the user gave it as.
+
+    Raises:
+        ValueError: that is not possible.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{argument} {str(folder)!r} can't be written: {error.strerror or error}. "
+            f"Give another folder with --{argument}."
+        ) from error

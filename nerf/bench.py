@@ -25,12 +25,13 @@ from alphaclip_gen import RegionEncoder
 from alphaclip_gen.bench_cases import TowerName, make_encoders
 from alphaclip_gen.measuring import Against, Cases, clock_of, compare, peak_bytes
 from alphaclip_gen.tables import Sheet
+from alphaclip_gen.whole_files import make_writable
 from blobs import Proportion
 from cameras import Cameras, rays, turntable
 from field import FieldSettings, Volume, blob_field
 from guides import make_guides
 from loop import Clock, optimize
-from outputs import make_writable, write, write_json
+from outputs import write, write_json
 from render import Rendering, RenderSettings, occupancy, render
 from settings import Config
 from warm_start import WarmStartSettings

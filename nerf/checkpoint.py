@@ -130,6 +130,7 @@ def keeper(
     steps: int,
     take: Callable[[P], Checkpoint],
     kept: int | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Callable[[P], None]:
     """A function of progress that writes a checkpoint at first, as often as is due, and at last.
 
@@ -139,12 +140,13 @@ def keeper(
         steps: of the whole run.
         take: makes the checkpoint of a progress.
         kept: the step of the checkpoint that is there already.
+        stopping: whether this step is the last because the run is to stop.
     """
     due = -float("inf")
 
     def keep(now: P) -> None:
         nonlocal due
-        if now.step != kept and (now.step == steps or time.monotonic() >= due):
+        if now.step != kept and (now.step == steps or stopping() or time.monotonic() >= due):
             write(folder / FILE, pack(take(now)))
             due = time.monotonic() + seconds
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import many
 from alphaclip_gen.guidance import Encoder
+from alphaclip_gen.whole_files import make_writable
 from checkpoint import FILE
 from checks import check
 from guides import load_encoders
 from many import Place
-from outputs import make_writable, read_prompts, slug, slugs
+from outputs import read_prompts, slug, slugs
 from presets import parse_config
 from run import RunStopped, is_finished, run, summary
 from settings import Config, of_line, title

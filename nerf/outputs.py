@@ -52,23 +52,6 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def make_writable(folder: Path) -> None:
-    """Nothing; makes the folder where it is missing and tries to write in it.
-
-    Raises:
-        ValueError: that is not possible.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"output {str(folder)!r} can't be written: {error.strerror or error}. "
-            "Give another folder with --output."
-        ) from error
-
-
 def write(path: Path, data: bytes) -> None:
     """Nothing; the file appears whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

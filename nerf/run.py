@@ -15,6 +15,7 @@ import live
 from alphaclip_gen.guidance import Encoder
 from checkpoint import Checkpoint
 from guides import WeightedGuide, describe, make_guides
+from interrupts import asked_to_stop
 from loop import Clock, Progress, optimize
 from outputs import RESULT, read_result, versions, write_json
 from results import save_result_files
@@ -71,8 +72,10 @@ def run(
         return {"steps": last.step, "stopped": stopped}
     take = partial(_checkpoint, config, generator, clock, begin)
     with _disk_errors(folder), ExitStack() as stack:
-        watches = list(_watches(config, folder, resumed, viewer, quiet, take, stack))
-        last, stopped = _follow(steps, watches, clock)
+        # processes that share a step must not each choose where to stop
+        stopping = (lambda: False) if shares.spread else stack.enter_context(asked_to_stop())
+        watches = list(_watches(config, folder, resumed, viewer, quiet, take, stopping, stack))
+        last, stopped = _follow(steps, watches, clock, stopping)
         stack.close()
         with clock("saving"):
             found = save(config, guides[0], last, folder)
@@ -188,6 +191,7 @@ def _watches(
     viewer: Viewer | None,
     quiet: bool,
     take: Callable[[Progress], Checkpoint],
+    stopping: Callable[[], bool],
     stack: ExitStack,
 ) -> Iterator[live.Watch]:
     """Everything that follows a run, the keeping of checkpoints last."""
@@ -202,11 +206,14 @@ def _watches(
         yield stack.enter_context(live.tensorboard(folder, first, every))
     if viewer is not None:
         yield partial(viewer.show, prompt, config.steps)
-    yield checkpoint.keeper(folder, session.checkpoint_seconds, config.steps, take, kept)
+    yield checkpoint.keeper(folder, session.checkpoint_seconds, config.steps, take, kept, stopping)
 
 
 def _follow(
-    steps: Iterable[Progress], watches: Sequence[live.Watch], clock: Clock
+    steps: Iterable[Progress],
+    watches: Sequence[live.Watch],
+    clock: Clock,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[Progress, str]:
     """The last good progress, and why the steps ended early; "" if they did not."""
     last: Progress | None = None
@@ -215,6 +222,8 @@ def _follow(
             with clock("watching"):
                 for watch in watches:
                     watch(last)
+            if stopping():
+                raise KeyboardInterrupt
     except (KeyboardInterrupt, FloatingPointError, PeerLost) as error:
         if last is None or last.step == 0:
             raise

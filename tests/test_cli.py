@@ -51,6 +51,15 @@ def test_score_prints_a_row_for_each_region_and_saves_a_figure(scene, capsys, tm
     assert open_picture(saved).width == 4 * (224 + 10) + 10
 
 
+def test_many_texts_stand_one_below_the_other(scene, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["score", str(scene[0] / "scene.png"), "--box", "1,1,90,90", "--top", "5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in "".join(lines)
+    figures = [line for line in lines if " 0." in line or " 1.00" in line]
+    assert len(figures) == 2 * 5
+
+
 def test_score_chooses_among_the_given_texts(scene, capsys):
     folder, _ = scene
     main(["score", str(folder / "scene.png"), "--texts", "a cat, a dog", "--point", "0.5,0.5"])
@@ -71,7 +80,11 @@ def test_score_chooses_among_the_given_texts(scene, capsys):
         (["--mask", "missing.png"], "no picture file at 'missing.png'"),
         (["--texts", "a red cone,,a cube"], "expected texts separated by commas"),
         (["--top", "0"], "top is 0; expected 1 or more"),
-        (["--radius", "0", "--point", "5,5"], "radius is 0.0"),
+        (["--radius", "0", "--point", "5,5"], "radius is 0; expected a fraction of the picture's"),
+        (["--width", "nan"], "width is nan; expected a fraction"),
+        (["--box", "0.1,20,0.5,60"], "box is '0.1,20,0.5,60'; expected whole numbers for pixels"),
+        (["--point", "1.5,0.3"], "all from 0 to 1 for fractions of the picture"),
+        (["--save", "/proc/figure.png"], "save '/proc' can't be written"),
         (["--model", "nowhere", "--texts", "a"], "'nowhere' is no file, folder"),
         (["--model", "nowhere"], "'nowhere' is no file, folder"),
     ],

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ import optimize
 import outputs
 import run as running
 from formats import read_glb
+from interrupts import asked_to_stop
 from session import SessionSettings, check_session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,6 +146,54 @@ def test_kill_9_at_a_random_moment_costs_nothing(tmp_path) -> None:
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, killed)]
     assert lasting(results[0]) == lasting(results[1]) and results[1]["resumed_from"] == step
     assert {path.name for path in killed.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As in a terminal; jobs in the background begin with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_step_and_keeps_it(tmp_path, ctrl_c) -> None:
+    """Checkpoints are far apart: without one at the end, nothing could be gone on from."""
+    seldom = SessionSettings(checkpoint_seconds=1e9)
+    config = dataclasses.replace(SMALL, steps=6, session=seldom)
+    whole = made(tmp_path / "whole", config)
+
+    class Pressed(Moments):
+        def embed(self, *arguments):
+            if self.calls == 6:
+                signal.raise_signal(signal.SIGINT)
+            return super().embed(*arguments)
+
+    (tmp_path / "parts").mkdir()
+    stopped = optimize.run(config, (Pressed(),), tmp_path / "parts", quiet=True)
+    assert stopped["stopped"] == "interrupted" and 0 < stopped["steps"] < 6
+    assert checkpoint.step_in(tmp_path / "parts") == stopped["steps"]
+    on = dataclasses.replace(config, session=dataclasses.replace(seldom, resume=True))
+    resumed = made(tmp_path / "parts", on)
+    assert resumed["resumed_from"] == stopped["steps"] and lasting(resumed) == lasting(whole)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_interrupts_at_once(ctrl_c) -> None:
+    with asked_to_stop() as stopping:
+        assert not stopping()
+        signal.raise_signal(signal.SIGINT)
+        assert stopping()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_that_is_ignored_stays_so(ctrl_c) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asked_to_stop() as stopping:
+        signal.raise_signal(signal.SIGINT)
+        assert not stopping()
 
 
 def test_killed_while_saving_goes_on_at_the_end(tmp_path, monkeypatch) -> None:
