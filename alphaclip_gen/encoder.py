@@ -272,7 +272,7 @@ class RegionEncoder:
             said.append(
                 lambda: (
                     f"{_short(text)} is longer than the model's {self._context} tokens; cut off: "
-                    f"{_short(cut)}."
+                    f"{_short(cut, 200)}."
                 )
             )
         return said
@@ -288,9 +288,10 @@ class RegionEncoder:
         return f"the closest known words are {', '.join(close)}" if close else "nothing is near"
 
 
-def _short(text: str) -> str:
-    """The text in quotes, its middle left out if it is long."""
-    return repr(text if len(text) <= 80 else f"{text[:50]} ... {text[-25:]}")
+def _short(text: str, most: int = 80) -> str:
+    """The text in quotes, its middle left out where it has more than so many characters."""
+    half = most // 2
+    return repr(text if len(text) <= most else f"{text[:half]} ... {text[-half:]}")
 
 
 def _as_list(regions: Tensor | Sequence[Tensor | None] | None, pictures: int) -> list:

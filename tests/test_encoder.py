@@ -102,6 +102,14 @@ def test_many_unknown_words_are_counted(encoder, caplog):
     assert caplog.messages[-1] == "3 more words are unknown or cut off."
 
 
+def test_long_texts_are_shortened_in_warnings_and_words_are_named_once(encoder, caplog):
+    with caplog.at_level(logging.WARNING):
+        encoder.embed_texts(["a red zonk " * 200])
+    unknown, long = caplog.messages
+    assert unknown.startswith("'zonk' in 'a red zonk a red") and " ... " in unknown
+    assert "longer than the model's" in long and max(map(len, caplog.messages)) < 400
+
+
 def test_what_is_cut_off_is_said(encoder, caplog):
     text = " ".join(["red"] * (CONTEXT - 1)) + " cone"
     with caplog.at_level(logging.WARNING):
