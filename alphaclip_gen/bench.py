@@ -30,7 +30,7 @@ from .bench_cases import (
     tower_cases,
 )
 from .measuring import Against, Cases, clock_of, compare, model_bytes, peak_bytes
-from .tables import Sheet
+from .tables import Sheet, page, ratio_cells
 from .whole_files import make_writable, write_json, write_text
 
 AT_MOST = 1.02
@@ -195,7 +195,7 @@ def _time_cells(row: Row) -> tuple[str, ...]:
     ours = row["case"] not in (STOCK, AGAIN)
     met = ("yes" if row["ratio"] <= AT_MOST else "no") if ours else ""
     milliseconds = f"{1000 * row['seconds']:.1f}"
-    return (row["what"], row["tower"], row["case"], milliseconds, *_ratio(row, 3), met)
+    return (row["what"], row["tower"], row["case"], milliseconds, *ratio_cells(row, 3), met)
 
 
 def _memory_cells(row: Row) -> tuple[str, ...]:
@@ -205,12 +205,7 @@ def _memory_cells(row: Row) -> tuple[str, ...]:
 
 def _region_cells(row: Row) -> tuple[str, ...]:
     speeds = (f"{row['batch_speed']:.1f}", f"{row['calls_speed']:.1f}")
-    return (row["encoder"], str(row["regions"]), *speeds, *_ratio(row, 2))
-
-
-def _ratio(row: Row, digits: int) -> tuple[str, str]:
-    ratio, low, high = (f"{row[name]:.{digits}f}" for name in ("ratio", "low", "high"))
-    return ratio, f"{low} to {high}"
+    return (row["encoder"], str(row["regions"]), *speeds, *ratio_cells(row, 2))
 
 
 def note(result: Row) -> str:
@@ -229,4 +224,4 @@ def note(result: Row) -> str:
 
 def markdown(result: Row) -> str:
     """The tables and the conditions, as a page."""
-    return "".join([*(sheet.markdown() for sheet in sheets(result)), note(result), "\n"])
+    return page(sheets(result), note(result))

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from alphaclip_gen import RegionEncoder
 from alphaclip_gen.bench_cases import TowerName, make_encoders
-from alphaclip_gen.measuring import Against, Cases, clock_of, compare, peak_bytes
-from alphaclip_gen.tables import Sheet
+from alphaclip_gen.measuring import Cases, clock_of, compare, peak_bytes
+from alphaclip_gen.tables import Sheet, page, ratio_cells
 from alphaclip_gen.whole_files import make_writable
 from blobs import Proportion
 from cameras import Cameras, rays, turntable
@@ -287,7 +287,7 @@ def _step_cells(row: Row) -> tuple[str, ...]:
         row["tower"],
         f"{row['pictures']} of {row['resolution']} px",
         *(f"{1000 * row[key]:.1f}" for key in ("clip_seconds", "seconds")),
-        *_ratio(row),
+        *ratio_cells(row, 2),
         ("yes" if row["ratio"] <= AT_MOST else "no") if asked else "",
         _megabytes(row["peak"]),
     )
@@ -297,7 +297,7 @@ def _renderer_cells(row: Row) -> tuple[str, ...]:
     return (
         f"2 of {row['resolution']} px",
         *(f"{1000 * row[key]:.1f}" for key in ("our_seconds", "seconds")),
-        *_ratio(row),
+        *ratio_cells(row, 2),
         "yes" if row["ratio"] >= AT_LEAST else "no",
         *(_megabytes(row[key]) for key in ("our_peak", "dense_peak")),
         *(f"{row[key]:.4f}" for key in ("mean_difference", "most_difference")),
@@ -305,12 +305,7 @@ def _renderer_cells(row: Row) -> tuple[str, ...]:
 
 
 def _growth_cells(row: Row) -> tuple[str, ...]:
-    return (row["what"], row["at"], f"{1000 * row['seconds']:.1f}", *_ratio(row))
-
-
-def _ratio(row: Row) -> tuple[str, str]:
-    ratio, low, high = (f"{row[name]:.2f}" for name in Against._fields[1:])
-    return ratio, f"{low} to {high}"
+    return (row["what"], row["at"], f"{1000 * row['seconds']:.1f}", *ratio_cells(row, 2))
 
 
 def _megabytes(count: int) -> str:
@@ -333,7 +328,7 @@ def note(result: Row) -> str:
 
 def markdown(result: Row) -> str:
     """The tables and the conditions, as a page."""
-    return "".join([*(sheet.markdown() for sheet in sheets(result)), note(result), "\n"])
+    return page(sheets(result), note(result))
 
 
 def main() -> None:

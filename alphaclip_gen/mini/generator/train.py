@@ -132,7 +132,7 @@ def _new_pipeline(config: Config) -> AlphaBlipDiffusionPipeline:
             f"autoencoder: there is no config.json in {str(config.autoencoder)!r}. "
             f"python -m alphaclip_gen.mini.generator.autoencoder trains one."
         )
-    autoencoder = AutoencoderKL.from_pretrained(config.autoencoder).eval().requires_grad_(False)
+    autoencoder = AutoencoderKL.from_pretrained(config.autoencoder).eval()
     tower = load_tower(config.tower, projection=False)
     torch.manual_seed(config.seed)
     return _to_train(new_generator(autoencoder, tower, config.sizes))
