@@ -38,6 +38,7 @@ from .mini.captions import COLOR_WORDS, COLORS, SHAPES, all_captions, caption
 from .mini.judge import Judge, judge_mesh, turntable
 from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
+from .tables import markdown_table
 from .whole_files import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -333,24 +334,32 @@ def markdown(table: dict) -> str:
     keys = [key for key in ("caption", "shape", "color") if key in next(iter(table.values()))]
     heads = ["variant", "pictures a step", "prompts", "meshes", *(f"right {key}" for key in keys)]
     heads += ["seconds: mean", "median", "max"]
-    lines = [_line(*heads), "|---" * len(heads) + "|"]
+    lines = []
     for variant, part in table.items():
         counts = (part["pictures_a_step"] or "-", part["prompts"], part["meshes"])
         seconds = [_shown(part[f"seconds_{name}"]) for name in ("mean", "median", "max")]
-        lines.append(_line(variant, *counts, *(shown(part[key]) for key in keys), *seconds))
-    lines += ["", "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong."]
+        lines.append((variant, *counts, *(shown(part[key]) for key in keys), *seconds))
+    pages = [
+        markdown_table(heads, lines),
+        "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong.\n",
+    ]
     for variant, part in table.items():
-        lines += ["", f"## {variant}", ""]
+        pages.append(f"## {variant}\n")
         if part["missing"]:
-            lines += [f"No mesh: {', '.join(part['missing'])}.", ""]
-        heads = ["prompt", "seed", "named", "p(prompt)", "seconds"]
-        lines += [_line(*heads), "|---" * len(heads) + "|"]
-        for row in (Row(**values) for values in part["rows"]):
-            named = row.problem or str(row.named)
-            named = named if row.right["caption"] else f"**{named}**"
-            likely, took = _shown(row.probability, 2), _shown(row.seconds)
-            lines.append(_line(row.prompt, row.seed, named, likely, took))
-    return "\n".join(lines) + "\n"
+            pages.append(f"No mesh: {', '.join(part['missing'])}.\n")
+        rows = [Row(**values) for values in part["rows"]]
+        pages.append(
+            markdown_table(
+                ("prompt", "seed", "named", "p(prompt)", "seconds"), map(_mesh_line, rows)
+            )
+        )
+    return "\n".join(pages)
+
+
+def _mesh_line(row: Row) -> tuple[object, ...]:
+    named = row.problem or str(row.named)
+    named = named if row.right["caption"] else f"**{named}**"
+    return row.prompt, row.seed, named, _shown(row.probability, 2), _shown(row.seconds)
 
 
 def contact_sheet(
@@ -370,10 +379,6 @@ def contact_sheet(
     return labelled_sheet(
         prompts, notes, meshes, columns=columns, tile=tile, color_space=color_space
     )
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _shown(value: float | None, digits: int = 1) -> str:

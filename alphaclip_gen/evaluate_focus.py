@@ -27,6 +27,7 @@ from .mini.emoji_world import Cast, Mix, render_world
 from .mini.evaluate_regions import read_cast
 from .mini.picture_judge import SIZE, WEIGHTS, PictureJudge, ground_colors
 from .mini.rates import rate, shown
+from .tables import markdown_table
 from .whole_files import write_json, write_text
 
 Namer = Callable[[Tensor], Tensor]
@@ -93,6 +94,7 @@ def evaluate_focus(config: EvaluateFocus, console: Console) -> dict:
         "generator": config.generator,
         "steps": config.steps,
         "guidance": config.guidance,
+        "geometry": pipe.image_processor.geometry,
         "judge": json.loads((folder / "judge.json").read_text())["held_out"],
         "kinds": {},
     }
@@ -215,29 +217,27 @@ def markdown(result: dict) -> str:
     kinds = result["kinds"]
     pages = []
     for kind, part in kinds.items():
-        heads = [name for name in next(iter(part["ways"].values()))]
-        pages += [f"## {kind}", "", _line("", *heads), "|---" * (len(heads) + 1) + "|"]
-        for way, row in part["ways"].items():
-            pages.append(_line(way, *(shown(row[head]) for head in heads)))
-        pages.append("")
-    pages += ["## prompts", "", _line("", *kinds), "|---" * (len(kinds) + 1) + "|"]
-    for name in next(iter(kinds.values()))["control"]:
-        pages.append(_line(name, *(shown(part["control"][name]) for part in kinds.values())))
+        heads = list(next(iter(part["ways"].values())))
+        lines = [(way, *(shown(row[h]) for h in heads)) for way, row in part["ways"].items()]
+        pages += [f"## {kind}\n", markdown_table(["", *heads], lines)]
+    lines = [
+        (name, *(shown(part["control"][name]) for part in kinds.values()))
+        for name in next(iter(kinds.values()))["control"]
+    ]
     scenes = ", ".join(f"{part['scenes']} ({kind})" for kind, part in kinds.items())
     pages += [
-        "",
+        "## prompts\n",
+        markdown_table(["", *kinds], lines),
         f"Top-1 of the judge among all concepts, with 95 % Wilson intervals. Scenes of two "
         f"subjects: {scenes}. Generator {result['generator']}, {result['steps']} steps, guidance "
-        f"{result['guidance']}, seed {result['seed']}, {result['date']}.",
+        f"{result['guidance']}, seed {result['seed']}, {result['date']}. Where a region is given "
+        f"(rows alpha and training-free focus) the generator's image processor frames it by "
+        f"geometry {result['geometry']!r}: that is part of the focus.\n"
         f"The judge names {_judged(result['judge'])} of drawings in views that it was not trained "
-        f"on.",
+        f"on.\n",
     ]
-    return "\n".join(pages) + "\n"
+    return "\n".join(pages)
 
 
 def _judged(held_out: dict[str, dict[str, float]]) -> str:
     return ", ".join(f"{part['concept']:.2f} ({kind})" for kind, part in held_out.items())
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"

@@ -15,8 +15,9 @@ from torchvision.transforms.functional import center_crop
 from .alpha import Number, check_alpha, check_size, check_values
 from .pictures import Picture, picture_channels
 
-Geometry = Literal["center", "pad", "squash", "region"]
+Geometry = Literal["center", "pad", "squash", "region", "region-centered"]
 
+CUT_OUT = ("region", "region-centered")
 PADDING_GRAY = 0.5
 VISIBLE = 0.05  # of the largest alpha: what counts as part of a region's extent
 
@@ -68,6 +69,13 @@ def resize(
     return (resized + (resized.clamp(0, 1) - resized).detach()).to(pixels.dtype)
 
 
+def check_geometry(geometry: str) -> str:
+    """The name itself, unchanged, when it is one of `Geometry`."""
+    if geometry not in get_args(Geometry):
+        raise ValueError(f"geometry is {geometry!r}; expected one of {get_args(Geometry)}.")
+    return geometry
+
+
 def preprocess(
     image: Tensor,
     alpha: Tensor | None = None,
@@ -87,24 +95,27 @@ def preprocess(
         size: side of the result in pixels.
         geometry: "center" cuts off the longer side's ends as CLIP does, "pad" adds mid-gray with
             alpha 0, "squash" changes the aspect, "region" cuts out a square around each alpha map's
-            region (padded where the picture is too narrow for it).
-        margin: of a region's longer side, kept on each of its sides by "region".
+            region (moved to lie inside, padded where the picture is too narrow for it),
+            "region-centered" has the region in its middle always, padded where it leaves the
+            picture.
+        margin: of a region's longer side, kept on each of its sides by the last two.
     """
     check_image(image)
     check_size((size, size))
-    if geometry not in get_args(Geometry):
-        raise ValueError(f"geometry is {geometry!r}; expected one of {get_args(Geometry)}.")
+    check_geometry(geometry)
     if alpha is None:
-        if geometry == "region":
+        if geometry in CUT_OUT:
             raise ValueError(
-                "geometry 'region' needs an alpha map to cut out. Pass alpha, or use 'pad'."
+                f"geometry {geometry!r} needs an alpha map to cut out. Pass alpha, or use 'pad'."
             )
         framed = _frame(image, size, geometry)
         return framed, torch.ones_like(framed[:, :1])
     check_alpha(alpha)
     check_alpha(alpha, image.expand(len(alpha), -1, -1, -1) if len(image) == 1 else image)
     alpha = alpha.to(image.dtype)
-    if geometry == "region":
+    if geometry in CUT_OUT:
+        if geometry == "region-centered":
+            image, alpha = _with_room(image), _with_room(alpha)
         image, alpha = _cut_regions(*_same_batch(image, alpha), size, margin)
     else:
         image, alpha = _frame(image, size, geometry), _frame(alpha, size, geometry)
@@ -114,6 +125,17 @@ def preprocess(
 def _same_batch(image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     batch = max(len(image), len(alpha))
     return image.expand(batch, -1, -1, -1), alpha.expand(batch, -1, -1, -1)
+
+
+def _with_room(pixels: Tensor) -> Tensor:
+    """So much padding that no window around a region is moved."""
+    room = 2 * max(pixels.shape[-2:])
+    return F.pad(pixels, (room,) * 4, value=_padding(pixels))
+
+
+def _padding(pixels: Tensor) -> float:
+    """What lies outside an image (three channels), or an alpha map (one)."""
+    return PADDING_GRAY if pixels.shape[1] == 3 else 0.0
 
 
 def _frame(pixels: Tensor, size: int, geometry: str) -> Tensor:
@@ -130,7 +152,7 @@ def _frame(pixels: Tensor, size: int, geometry: str) -> Tensor:
         missing = size - inner[0], size - inner[1]
         top, left = missing[0] // 2, missing[1] // 2
         edges = (left, missing[1] - left, top, missing[0] - top)
-        return F.pad(resized, edges, value=PADDING_GRAY if is_image else 0.0)
+        return F.pad(resized, edges, value=_padding(pixels))
     return center_crop(resized, [size, size])
 
 

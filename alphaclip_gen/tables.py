@@ -1,6 +1,6 @@
 """Tables of texts, for a terminal and as Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
@@ -24,9 +24,13 @@ class Sheet(NamedTuple):
 
     def markdown(self) -> str:
         """A section of a page."""
-        lines = [self.heads, ("---",) * len(self.heads), *self.rows]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        return f"## {self.title}\n\n{body}\n\n"
+        return f"## {self.title}\n\n{markdown_table(self.heads, self.rows)}\n"
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """The table alone, in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def page(sheets: Sequence[Sheet], note: str) -> str:

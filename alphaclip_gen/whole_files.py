@@ -27,6 +27,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Nothing; the file is there."""
+    with whole_file(path) as part:
+        part.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """Nothing; the file is there, in UTF-8."""
     with whole_file(path) as part:
@@ -34,8 +40,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Nothing; the file is there, indented by one."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Nothing; the file is there, in UTF-8, indented by one."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def make_writable(folder: Path, argument: str = "output") -> None:

@@ -25,13 +25,12 @@ from alphaclip_gen import RegionEncoder
 from alphaclip_gen.bench_cases import TowerName, make_encoders
 from alphaclip_gen.measuring import Cases, clock_of, compare, peak_bytes
 from alphaclip_gen.tables import Sheet, page, ratio_cells
-from alphaclip_gen.whole_files import make_writable
+from alphaclip_gen.whole_files import make_writable, write_json, write_text
 from blobs import Proportion
 from cameras import Cameras, rays, turntable
 from field import FieldSettings, Volume, blob_field
 from guides import make_guides
 from loop import Clock, optimize
-from outputs import write, write_json
 from render import Rendering, RenderSettings, occupancy, render
 from settings import Config
 from warm_start import WarmStartSettings
@@ -98,7 +97,7 @@ def bench(config: Bench, console: Console) -> Row:
     console.print(note(result), highlight=False)
     if config.output:
         write_json(config.output / "bench-3d.json", result)
-        write(config.output / "cost-3d.md", markdown(result).encode())
+        write_text(config.output / "cost-3d.md", markdown(result))
     return result
 
 

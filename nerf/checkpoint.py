@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from outputs import write
+from alphaclip_gen.whole_files import write_bytes
 from warm_start import Start
 
 FILE = "checkpoint.pt"
@@ -109,10 +109,10 @@ def read(folder: Path, settings: dict) -> bytes | None:
 
 
 def sweep(folder: Path) -> None:
-    """Nothing; removes what a killed run left half written in the folder (see `outputs.write`)."""
+    """Nothing; removes what a killed run left half written in the folder (see `whole_files`)."""
     names = "checkpoint|step|mesh|points|turntable|depth|preview|timeline|result"
     for path in folder.glob(".*"):
-        if re.fullmatch(rf"\.({names})[-\d]*\.\w+\.[a-z0-9_]{{8}}", path.name):
+        if re.fullmatch(rf"\.({names})[-\d]*\.\w+\.\d+", path.name):
             path.unlink()
 
 
@@ -147,7 +147,7 @@ def keeper(
     def keep(now: P) -> None:
         nonlocal due
         if now.step != kept and (now.step == steps or stopping() or time.monotonic() >= due):
-            write(folder / FILE, pack(take(now)))
+            write_bytes(folder / FILE, pack(take(now)))
             due = time.monotonic() + seconds
 
     return keep

@@ -14,8 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from alphaclip_gen.pictures import open_picture
+from alphaclip_gen.whole_files import write_bytes
 from loop import Progress
-from outputs import write
 from turntable import snapshot, timeline
 
 Watch = Callable[[Progress], None]
@@ -48,8 +48,8 @@ def previews(folder: Path, every: int, steps: int) -> Watch:
 
     def watch(now: Progress) -> None:
         if now.step % every == 0 or now.step == steps:
-            (folder / PREVIEWS).mkdir(exist_ok=True)
-            write(folder / PREVIEWS / f"step-{now.step:06d}.png", _png(snapshot(now.volume())))
+            path = folder / PREVIEWS / f"step-{now.step:06d}.png"
+            write_bytes(path, _png(snapshot(now.volume())))
 
     return watch
 
@@ -68,7 +68,7 @@ def write_timeline(folder: Path, most: int = 24) -> str | None:
     steps = sorted(paths)
     count = min(most, len(steps))
     picked = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
-    write(folder / TIMELINE, timeline({step: open_picture(paths[step]) for step in picked}))
+    write_bytes(folder / TIMELINE, timeline({step: open_picture(paths[step]) for step in picked}))
     return TIMELINE
 
 

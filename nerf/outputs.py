@@ -1,11 +1,9 @@
-"""Folders of results: their names, whether they can be written, files that are whole or absent."""
+"""Folders of results: their names, and what lies in them."""
 
 import importlib.metadata
 import json
-import os
 import platform
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,24 +48,6 @@ def read_prompts(path: Path) -> list[str]:
     if not prompts:
         raise ValueError(f"prompts {str(path)!r} is empty; expected one prompt a line.")
     return prompts
-
-
-def write(path: Path, data: bytes) -> None:
-    """Nothing; the file appears whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Nothing; see `write`."""
-    write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_result(folder: Path) -> dict | None:

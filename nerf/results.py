@@ -8,9 +8,9 @@ from typing import Annotated, Literal, get_args
 import torch
 import trimesh
 
+from alphaclip_gen.whole_files import write_bytes
 from field import Volume
 from formats import of_mesh, write_glb, write_obj, write_ply, write_stl
-from outputs import write
 from painting import sampled_points
 from silhouettes import silhouette_iou
 from surface import extract, without_floaters
@@ -90,7 +90,7 @@ def save_result_files(
     surface = extract(volume, mesh.smallest_part, mesh.faces)
     files = mesh_files(surface, volume, mesh) | picture_files(volume, pictures)
     for name, data in files.items():
-        write(folder / name, data)
+        write_bytes(folder / name, data)
     return {
         "silhouette_iou": round(silhouette_iou(surface, volume), 4),
         "mesh": {

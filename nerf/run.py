@@ -13,11 +13,12 @@ import torch
 import checkpoint
 import live
 from alphaclip_gen.guidance import Encoder
+from alphaclip_gen.whole_files import write_json
 from checkpoint import Checkpoint
 from guides import WeightedGuide, describe, make_guides
 from interrupts import asked_to_stop
 from loop import Clock, Progress, optimize
-from outputs import RESULT, read_result, versions, write_json
+from outputs import RESULT, read_result, versions
 from results import save_result_files
 from scene import digests
 from scores import final_scores

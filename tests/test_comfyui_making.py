@@ -20,7 +20,7 @@ from alphaclip_gen.comfyui.text_to_3d import parts_of
 pytest.importorskip("diffusers")
 
 import tiny_pipelines
-from test_subject_pipeline import tiny_pipeline
+from tiny_blip_diffusion import tiny_pipeline
 
 HERE = Path(__file__).resolve().parent
 SCENE = HERE.parent / "docs" / "scene.png"

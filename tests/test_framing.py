@@ -12,7 +12,7 @@ from alphaclip_gen.alpha import feather
 from alphaclip_gen.framing import as_image, preprocess, region_windows, resize
 from alphaclip_gen.regions import alpha_from_box, alpha_from_points
 
-GEOMETRIES = ("center", "pad", "squash", "region")
+GEOMETRIES = ("center", "pad", "squash", "region", "region-centered")
 SHAPES = ((64, 128), (128, 64), (24, 48), (48, 24), (50, 50), (37, 91))
 
 
@@ -160,6 +160,22 @@ def test_a_wide_region_is_padded_not_squashed():
     framed, region = preprocess(torch.ones(1, 3, 16, 64), alpha, 16, "region")
     assert (framed[..., :6, :] == 0.5).all() and (region[..., :6, :] == 0).all()
     torch.testing.assert_close(region[..., 6:10, :], torch.ones(1, 1, 4, 16))
+
+
+def test_a_centered_region_is_in_the_middle_of_gray():
+    """In the corner: a quarter of the window, twice as wide as the region, lies in the picture."""
+    alpha = alpha_from_box((0, 0, 16, 16), (64, 64))
+    framed, region = preprocess(torch.ones(1, 3, 64, 64), alpha, 32, "region-centered", margin=0.5)
+    assert (region[..., 8:24, 8:24] == 1).all() and region.sum() == 256
+    assert (framed[..., :8, :] == 0.5).all() and (framed[..., :, :8] == 0.5).all()
+    assert (framed[..., 8:, 8:] == 1).all()
+    inside = alpha_from_box((20, 24, 36, 40), (64, 64))
+    image = torch.rand(1, 3, 64, 64)
+    for one, other in zip(
+        *(preprocess(image, inside, 16, name) for name in ("region", "region-centered")),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
 
 
 def test_weak_regions_are_part_of_the_window():

@@ -1,5 +1,6 @@
 """Lessons: the picture asked for shows the drawing that the region is on, as the prompt says."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 from tiny_cast import STYLES, tiny_cast
 
+from alphaclip_gen.framing import preprocess, resize
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.concepts import EMOJI
 from alphaclip_gen.mini.dice import Dice
+from alphaclip_gen.mini.emoji_world import Mix, render_world
 from alphaclip_gen.mini.generator.lessons import (
     LAYOUTS,
     Lesson,
@@ -17,11 +20,13 @@ from alphaclip_gen.mini.generator.lessons import (
     choose_troupe,
     draw_pictures,
     draw_subjects,
+    find_subjects,
     make_lessons,
 )
 from alphaclip_gen.mini.generator.prompts import UNNAMED, Instruction
+from alphaclip_gen.mini.sprites import build_pyramid
 
-PLAIN = Lesson(styles=STYLES, emoji=12, solids=0.0, looks=0.0, rough=0.0, whole=0.0, scatter=0.0)
+PLAIN = Lesson(styles=STYLES, emoji=12, solids=0.0, looks=0.0, rough=0.0, whole=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def gray(concept, style="plain"):
 def emoji_subjects(troupe, *rows):
     concept = torch.tensor(rows) + len(SHAPES)
     nothing = torch.zeros(len(rows), dtype=torch.long)
-    return Subjects(concept, troupe.index[torch.tensor(rows), 0], nothing)
+    return Subjects(concept, troupe.index[torch.tensor(rows), 0], nothing, torch.zeros(len(rows)))
 
 
 def test_the_target_shows_the_region_s_drawing_and_the_asked_ground(cast):
@@ -110,8 +115,8 @@ def test_solids_are_lit_in_their_color(cast):
     troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
     rows = (troupe.bank.shape_weights.argmax(1) == 0).nonzero()[:1, 0]  # a sphere
     red = torch.tensor([list(COLORS).index("red")])
-    subjects = Subjects(torch.zeros(1, dtype=torch.long), rows, red)
-    layer = draw_subjects(troupe, subjects, torch.zeros(1, 2), torch.ones(1), torch.zeros(1), 32)[0]
+    subjects = Subjects(torch.zeros(1, dtype=torch.long), rows, red, torch.zeros(1))
+    layer = draw_subjects(troupe, subjects, torch.zeros(1, 2), torch.ones(1), 32)[0]
     inside = layer[:, layer[3] > 0.99]
     assert inside.shape[1] > 100
     assert (inside[0] > 3 * inside[1]).all() and inside[0].std() > 0.02
@@ -119,10 +124,54 @@ def test_solids_are_lit_in_their_color(cast):
 
 def test_unknown_solids_and_emoji_get_thumbnails_of_themselves(cast):
     lessons = lessons_of(cast, replace(PLAIN, styles=("plain",), solids=0.4), scenes=20)
-    assert lessons.thumbnail.shape == (len(lessons.prompts), 4, 16, 16)
+    assert lessons.thumbnail.shape == (len(lessons.prompts), 4, 32, 32)
     emoji = lessons.concept >= len(SHAPES)
     assert emoji.any() and not emoji.all()
     for concept, thumbnail in zip(lessons.concept[emoji], lessons.thumbnail[emoji], strict=True):
-        assert thumbnail[0, 8, 8].item() == pytest.approx(gray(concept), abs=0.01)
-        assert thumbnail[3, 8, 8].item() == pytest.approx(1, abs=0.01)
+        assert thumbnail[0, 16, 16].item() == pytest.approx(gray(concept), abs=0.01)
+        assert thumbnail[3, 16, 16].item() == pytest.approx(1, abs=0.01)
     assert (lessons.thumbnail[~emoji, 3].amax((1, 2)) > 0.5).all()
+
+
+def test_a_subject_is_turned_as_in_its_scene(cast):
+    """By 0.3 from x toward y: where its x axis pointed, the drawing's edge midpoint, is lower."""
+    troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
+    subjects = emoji_subjects(troupe, 0)
+    still, turned = (
+        draw_subjects(
+            troupe,
+            replace(subjects, angle=torch.tensor([angle])),
+            torch.zeros(1, 2),
+            torch.tensor([0.6]),
+            64,
+        )[0, 3]
+        for angle in (0.0, 0.3)
+    )
+    corner = torch.tensor([0.5, -0.5])  # inside, near the upper right corner
+    turn = torch.tensor([[math.cos(0.3), -math.sin(0.3)], [math.sin(0.3), math.cos(0.3)]])
+    x, y = (32 + 32 * turn @ corner).int().tolist()
+    assert still[15, 48] > 0.9 and turned[y, x] > 0.9 and turned[14, 46] < 0.5
+    scenes = render_world(troupe, 3, torch.Generator().manual_seed(1), Mix(styles=("troupe",)))
+    found = find_subjects(
+        troupe, Dice(torch.Generator().manual_seed(0)), scenes, *scenes.present.nonzero().T
+    )
+    emoji = ~found.solid
+    assert (found.angle[emoji] != 0).all() and (found.angle[~emoji] == 0).all()
+
+
+def test_scene_and_picture_asked_for_show_the_same_side(cast):
+    """Drawings that are black on their right: half are mirrored, in scene and picture alike."""
+    pixels = cast.art.levels[0].clone()
+    pixels[:, :3, :, 32:] = 0
+    lesson = replace(PLAIN, styles=("plain",), looks=0.01, objects=(1, 1), loose=0.0, outside=0.0)
+    lessons = lessons_of(replace(cast, art=build_pyramid(pixels)), lesson, scenes=30)
+
+    def bright_left(image):
+        return image[:, :, :, :32].mean((1, 2, 3)) > image[:, :, :, 32:].mean((1, 2, 3))
+
+    light = lessons.concept - len(SHAPES) > 5
+    drawn = bright_left(resize(lessons.thumbnail[light, :3], (64, 64)))
+    assert light.sum() > 8 and 0 < drawn.sum() < len(drawn)
+    alpha = lessons.alpha[light]
+    seen, _ = preprocess(lessons.image[light] * (alpha > 0.3), alpha, 64, "region-centered")
+    assert torch.equal(bright_left(seen), drawn)

@@ -18,6 +18,7 @@ from alphaclip_gen.mini.generator.objective import (
     add_noise,
     generator_loss,
     loss_weight,
+    reading_loss,
 )
 from alphaclip_gen.mini.model import new_model, new_tokenizer
 from alphaclip_gen.subject.canvas import encoded
@@ -130,21 +131,23 @@ def test_each_draw_of_a_lesson_has_its_own_noise_and_is_told_the_same(pipe, less
 
 
 def test_each_token_draws_its_cell_of_the_thumbnail(pipe):
-    """Of 2 x 2 tokens the third is the lower left cell, 8 x 8 pixels of RGBA."""
+    """Of 2 x 2 tokens the third is the lower left cell, 16 x 16 pixels of RGBA."""
     learner = Learner(pipe)
     subject = torch.zeros(1, 4, pipe.qformer.query_tokens.shape[2])
     still = learner.draw_thumbnail(subject)
     subject[:, 2] = 1
     changed = (learner.draw_thumbnail(subject) != still).all(1)[0]
-    assert changed[8:, :8].all() and changed.sum() == 64
+    assert changed[16:, :16].all() and changed.sum() == 256
     pipe.qformer.query_tokens = torch.nn.Parameter(torch.zeros(1, 5, subject.shape[2]))
     with pytest.raises(ValueError, match="queries are 5; expected a square number"):
         Learner(pipe)
 
 
 def test_the_region_reaches_the_loss_s_gradient(pipe, lessons):
-    """The Q-Former learns from the UNet's error alone; the tower does not."""
+    """The Q-Former learns from the UNet's error; in the second part the tower stays."""
     learner = Learner(pipe)
+    config = train.Config(reading=10, steps=20)
+    train.plan(learner, train.new_optimizers(learner, config), config, step=10)
     loss, figures = generator_loss(
         learner, pipe.tokenizer, pipe.scheduler, lessons, noise_of(pipe, lessons)
     )
@@ -180,22 +183,43 @@ def test_every_weight_that_learns_has_one_optimizer(pipe):
     assert id(embedding) not in {id(p) for p in muon.param_groups[0]["params"]}
 
 
-def test_a_tower_that_learns_has_its_share_of_the_rates(pipe, lessons):
-    learner = Learner(pipe, tower=True)
+def test_a_tower_that_learns_has_its_share_of_the_rates(pipe):
+    learner = Learner(pipe)
     optimizers = train.new_optimizers(learner, train.Config(tower_share=0.25))
     tower = {id(p) for p in learner.qformer.visual_encoder.parameters()}
     for optimizer, rate in zip(optimizers, (1e-3, 6e-4), strict=True):
         for group in optimizer.param_groups:
             inside = {id(p) in tower for p in group["params"]}
             assert len(inside) == 1 and group["peak"] == rate * (0.25 if True in inside else 1)
-    owned = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
-    assert tower <= owned
-    loss, _ = generator_loss(
-        learner, pipe.tokenizer, pipe.scheduler, lessons, noise_of(pipe, lessons)
-    )
+
+
+def test_reading_teaches_the_tower_and_leaves_the_painter(pipe, lessons):
+    learner = Learner(pipe)
+    config = train.Config(reading=10, steps=20)
+    train.plan(learner, train.new_optimizers(learner, config), config, step=9)
+    loss, figures, subject = reading_loss(learner, pipe.tokenizer, lessons)
     loss.backward()
     alpha = learner.qformer.visual_encoder.embeddings.patch_embedding_alpha.weight
     assert alpha.grad.abs().max() > 0
+    painter = (*learner.unet.parameters(), *learner.text_encoder.parameters())
+    assert all(p.grad is None for p in painter)
+    assert loss.item() == pytest.approx(0.05 * figures["name"] + 2 * figures["thumbnail"], abs=1e-3)
+    assert subject.shape[:2] == (len(lessons.prompts), TINY.queries)
+
+
+def test_both_parts_warm_up_and_end_at_a_hundredth(pipe):
+    learner = Learner(pipe)
+    config = train.Config(reading=300, steps=900, learning_rate=1.0)
+    optimizers = train.new_optimizers(learner, config)
+    rates, steps = [], (0, 99, 299, 300, 399, 899)
+    within = []
+    for step in steps:
+        within.append(train.plan(learner, optimizers, config, step))
+        rates.append(optimizers[0].param_groups[0]["lr"])
+    assert within == [0, 99, 299, 0, 99, 599]
+    assert rates[0] == rates[3] == 0.01
+    assert rates[2] == pytest.approx(0.01, abs=1e-4) and rates[5] == pytest.approx(0.01, abs=1e-4)
+    assert rates[1] == pytest.approx(0.76, abs=0.01) and rates[4] == pytest.approx(0.93, abs=0.01)
 
 
 def stop_in_third_step(monkeypatch, module):
@@ -274,6 +298,7 @@ def test_an_interrupted_generator_ends_as_an_uninterrupted_one(cast, tmp_path, m
     config = train.Config(
         tmp_path / "whole",
         autoencoder=tmp_path / "autoencoder",
+        reading=2,
         steps=4,
         scenes=3,
         save_minutes=0.0,
@@ -299,7 +324,8 @@ def test_an_interrupted_generator_ends_as_an_uninterrupted_one(cast, tmp_path, m
 
 def goes_on_from_where_it_was(config, start, output):
     """One step at no rate ends with the weights that it began with."""
-    still = replace(config, output=output, start=start, steps=1, learning_rate=0.0, edge_rate=0.0)
+    still = replace(config, output=output, start=start, reading=0, steps=1)
+    still = replace(still, learning_rate=0.0, edge_rate=0.0)
     train.main(replace(still, autoencoder=output / "not needed"))
     for name in ("unet/diffusion_pytorch_model", "qformer/model", "vae/diffusion_pytorch_model"):
         first, last = (

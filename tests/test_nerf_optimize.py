@@ -15,7 +15,7 @@ import many
 import optimize
 from checks import check
 from formats import read_glb
-from outputs import read_prompts, slug, slugs, write
+from outputs import read_prompts, slug, slugs
 from turntable import contact_sheet, gif
 from warm_start import WarmStartSettings
 
@@ -291,15 +291,6 @@ def test_prompt_files(tmp_path) -> None:
     file.write_bytes(b"\xff\xfe\x00\x9f")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_prompts(file)
-
-
-def test_files_are_whole_or_absent(tmp_path) -> None:
-    path = tmp_path / "mesh.glb"
-    write(path, b"first")
-    with pytest.raises(TypeError):
-        write(path, "not bytes")
-    assert path.read_bytes() == b"first"
-    assert [p.name for p in tmp_path.iterdir()] == ["mesh.glb"]
 
 
 def test_a_sheet_picks_frames_evenly() -> None:

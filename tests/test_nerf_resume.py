@@ -19,7 +19,6 @@ import trimesh
 
 import checkpoint
 import optimize
-import outputs
 import run as running
 from formats import read_glb
 from interrupts import asked_to_stop
@@ -225,8 +224,8 @@ def test_seconds_add_up_over_all_attempts(tmp_path) -> None:
 
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path) -> None:
     (tmp_path / "previews").mkdir()
-    half = [".checkpoint.pt.ab_d3fgh", ".mesh.glb.abcdefgh", "previews/.step-000003.png.x1y2z3w4"]
-    others = [".hidden", ".mesh.glb.backup.abcdefgh", "mesh.glb.abcdefgh", ".other.txt.abcdefgh"]
+    half = [".checkpoint.pt.123", ".mesh.glb.4567", "previews/.step-000003.png.89"]
+    others = [".hidden", ".mesh.glb.backup.123", "mesh.glb.123", ".other.txt.123"]
     for name in half + others:
         (tmp_path / name).write_text("half")
     made(tmp_path)
@@ -331,7 +330,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, failing) -
         real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(outputs.os, "replace", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(running.RunStopped, match=r"No space left on device; step \d is kept"):
             made(tmp_path / "full", config)
     assert not [p.name for p in (tmp_path / "full").iterdir() if p.name.startswith(".")]
@@ -344,7 +343,7 @@ def test_a_full_disk_is_told_on_the_command_line(tmp_path, monkeypatch, capsys) 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(),))
-    monkeypatch.setattr(outputs.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert optimize.main(["--prompt", "a red stick", "--output", str(tmp_path), *FLAGS]) == 1
     error = capsys.readouterr().err
     assert "No space left on device; no checkpoint was written yet" in error

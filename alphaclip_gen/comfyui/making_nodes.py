@@ -48,7 +48,7 @@ class SubjectGenerate:
                 "subject": w.text("dog", "Name of what the region shows."),
                 "target": w.text("", "Name of what to generate; empty: the same."),
                 "negative_prompt": w.text("", "What to stay away from.", True),
-                "geometry": w.geometry("squash"),
+                "geometry": w.geometry(w.AS_TRAINED),
                 "steps": w.whole(50, 1, 1000, "Of the diffusion."),
                 "guidance_scale": w.number(7.5, 0.0, 100.0, 0.1, "How closely to follow."),
                 "width": w.whole(0, 0, 4096, "Of the result; 0: as trained.", 8),

@@ -12,6 +12,8 @@ NODE_ID = {"node": "UNIQUE_ID"}
 METHODS = ("auto", "alpha weights", "training-free", "crop", "blur")
 GEOMETRIES = {"center": "center", "pad": "pad", "squash": "squash", "crop to region": "region"}
 """What a user chooses, and what `preprocess` calls it."""
+AS_TRAINED = "as trained"
+"""The geometry that a model's own settings name."""
 IMAGE_EMBEDS, TOKENS = "image_embeds", "penultimate tokens (plus)"
 
 
@@ -100,12 +102,14 @@ def method() -> Widget:
 
 
 def geometry(default: str) -> Widget:
-    return choice(
-        GEOMETRIES,
+    tooltip = (
         "How the picture becomes the square that the tower sees. center cuts off the longer side's "
-        "ends, pad adds gray, squash changes the aspect, crop to region cuts out the region.",
-        default,
+        "ends, pad adds gray, squash changes the aspect, crop to region cuts out the region."
     )
+    if default != AS_TRAINED:
+        return choice(GEOMETRIES, tooltip, default)
+    own = " as trained: as the model's own settings say."
+    return choice([AS_TRAINED, *GEOMETRIES], tooltip + own, default)
 
 
 def seed() -> Widget:

@@ -38,6 +38,7 @@ class Mix:
         looks: how far emoji are recolored, lit, outlined, bent and turned; 1 is much, 0 not.
         rough: fraction of pictures that are blurred, and of noisy ones.
         solid: how the solids are colored.
+        mirrored: fraction of emoji that are.
     """
 
     objects: tuple[int, int] = (1, 4)
@@ -46,6 +47,7 @@ class Mix:
     looks: float = 1.0
     rough: float = 0.18
     solid: Style = Style()
+    mirrored: float = 0.5
 
 
 SEEN = Mix(objects=(2, 4), solids=0.0, looks=0.0, rough=0.0)
@@ -139,7 +141,9 @@ def render_world(
     scene, slot = torch.cat([(taken & ~solid).nonzero(), solid.nonzero()]).T
     where = place[scene, slot].split([int((taken & ~solid).sum()), int(solid.sum())])
 
-    art = _draw_emoji(cast, dice, sprites[scene, slot][: len(where[0])], where[0], size, mix)
+    angle = 0.14 * dice.normal(len(where[0])).clamp(-2, 2)
+    drawn = sprites[scene, slot][: len(angle)]
+    art = _draw_emoji(cast, dice, drawn, where[0], angle, size, mix)
     bodies, shapes, colors = _draw_solids(cast, dice, scene[len(art) :], where[1], size, mix)
     layers = torch.cat([art, bodies])
     dark = shadows(dice, layers[:, 3:], 0.3 * mix.looks)
@@ -164,6 +168,7 @@ def render_world(
         shape_weights=table(shapes),
         color_weights=table(colors),
         present=present,
+        angle=table(torch.cat([angle, torch.zeros(len(bodies))])),
     )
 
 
@@ -211,13 +216,12 @@ def _places(dice: Dice, number: Tensor, slots: int) -> Tensor:
 
 
 def _draw_emoji(
-    cast: Cast, dice: Dice, sprites: Tensor, place: Tensor, size: int, mix: Mix
+    cast: Cast, dice: Dice, sprites: Tensor, place: Tensor, angle: Tensor, size: int, mix: Mix
 ) -> Tensor:
-    """Premultiplied RGBA of emoji at their places: turned a little, mirrored, in a new look."""
-    count = len(sprites)
-    angle = 0.14 * dice.normal(count, 1, 1).clamp(-2, 2)
+    """Premultiplied RGBA of emoji at their places: turned, mirrored, in a new look."""
+    count, angle = len(sprites), angle.view(-1, 1, 1)
     turn = angle.cos() * torch.eye(2) + angle.sin() * torch.tensor([[0.0, -1], [1, 0]])
-    mirror = 1 - 2 * dice.chance(0.5, count).float()
+    mirror = 1 - 2 * dice.chance(mix.mirrored, count).float()
     axes = turn @ torch.diag_embed(torch.stack([mirror, torch.ones(count)], dim=1))
     axes = axes @ (torch.eye(2) + 0.09 * mix.looks * dice.normal(count, 2, 2).clamp(-2, 2))
     center, radius = place[:, :2], place[:, 2]

@@ -128,7 +128,10 @@ def _cover(scenes: Scenes, patch: int = 8) -> Float[Tensor, "scenes patches conc
 
 
 def region(
-    visible: Float[Tensor, "count 1 height width"], generator: torch.Generator, loose: float
+    visible: Float[Tensor, "count 1 height width"],
+    generator: torch.Generator,
+    loose: float,
+    outside: float = 0.15,
 ) -> Float[Tensor, "count 1 height width"]:
     """Alphas as people give them: exact, wide, a box, a disc; graded inside, sometimes outside."""
     count, _, height, width = visible.shape
@@ -147,7 +150,7 @@ def region(
     alpha = torch.where(kind < loose * 2 / 3, box, alpha)
     alpha = torch.where(kind < loose / 3, disc, alpha)
     strength = torch.where(dice[2] < 0.5, torch.ones(()), 0.5 + 0.5 * dice[3])
-    floor = torch.where(dice[4] < 0.85, torch.zeros(()), (dice[4] - 0.85) * 2)
+    floor = torch.where(dice[4] < outside, 2 * dice[4], torch.zeros(()))
     return torch.maximum(alpha * strength, floor.expand_as(alpha)).clamp(0, 1)
 
 

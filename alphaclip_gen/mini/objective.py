@@ -13,6 +13,7 @@ from ..vision import AlphaCLIPModel, pixel_values
 from .captions import COLORS, SHAPES, say
 from .concepts import NAMES, say_all
 from .examples import Examples, shown
+from .runs import autocast
 
 
 class Learner(torch.nn.Module):
@@ -91,7 +92,7 @@ def _unit(tensor: Tensor) -> Tensor:
 def embed_pictures(model: AlphaCLIPModel, examples: Examples) -> tuple[Tensor, Tensor]:
     """Unit embeddings of the examples' regions, and normalized tokens; bfloat16."""
     vision = model.vision_model
-    with torch.autocast(examples.image.device.type, torch.bfloat16):
+    with autocast(examples.image.device):
         tokens = vision.embeddings(pixel_values(examples.image, examples.alpha))
         if examples.patches is not None:
             tokens = torch.cat([tokens[:, :1], shown(tokens[:, 1:], examples.patches)], dim=1)
@@ -106,6 +107,6 @@ def embed_texts(
 ) -> Tensor:
     """Unit embeddings of captions."""
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with autocast(model.device):
         output = model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask)
     return F.normalize(output.pooler_output.float(), dim=-1)

@@ -139,7 +139,7 @@ class AlphaBlipDiffusionPipeline(DiffusionPipeline):
         target_subject_category: str | list[str],
         *,
         alpha_mask: Any = None,
-        geometry: str = "squash",
+        geometry: str | None = None,
         reference_fusion: str = "average",
         negative_prompt: str | list[str] | None = "",
         prompt_strength: float = 1.0,
@@ -174,8 +174,9 @@ class AlphaBlipDiffusionPipeline(DiffusionPipeline):
             target_subject_category: name of what to generate; one for all prompts or one each.
             alpha_mask: the region: mask of the picture's size, or box (x0, y0, x1, y1); or a list
                 like `image`. One picture with a list of regions is looked at in each.
-            geometry: how a reference becomes a square: "squash" (as published), "center", "pad" or
-                "region" (cut out around the region).
+            geometry: how a reference becomes a square: "squash", "center", "pad" or "region" (cut
+                out around the region); if None as the image processor's settings say, "squash" for
+                published models.
             reference_fusion: "average" for several views of one subject, "concatenate" for several
                 subjects.
             negative_prompt: what to stay away from; encoded without a subject.
@@ -261,7 +262,7 @@ class AlphaBlipDiffusionPipeline(DiffusionPipeline):
         alpha_mask: Any = None,
         *,
         prompts: int | None = None,
-        geometry: str = "squash",
+        geometry: str | None = None,
         fusion: str = "average",
     ) -> Float[Tensor, "rows tokens width"]:
         """The subject tokens of the references: one row for all prompts, or one for each.

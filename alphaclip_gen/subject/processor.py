@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import ImageProcessingMixin
 from transformers.processing_utils import ImagesKwargs
 
-from ..framing import preprocess
+from ..framing import CUT_OUT, check_geometry, preprocess
 from ..pictures import Picture
 from ..vision import IMAGE_MEAN, IMAGE_STD
 from .references import as_reference
@@ -30,6 +30,7 @@ class AlphaBlipImageProcessor(ImageProcessingMixin):
         size: dict[str, int] | int | None = None,
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
+        geometry: str = "squash",
         **others: Any,
     ):
         super().__init__(**others)
@@ -39,6 +40,7 @@ class AlphaBlipImageProcessor(ImageProcessingMixin):
             raise ValueError(f"size is {size}; expected the same height and width.")
         self.image_mean = list(IMAGE_MEAN if image_mean is None else image_mean)
         self.image_std = list(IMAGE_STD if image_std is None else image_std)
+        self.geometry = check_geometry(geometry)
 
     def __call__(
         self,
@@ -47,7 +49,7 @@ class AlphaBlipImageProcessor(ImageProcessingMixin):
         *,
         image_mean: list[float] | None = None,
         image_std: list[float] | None = None,
-        geometry: str = "squash",
+        geometry: str | None = None,
     ) -> Float[Tensor, "1 4 size size"]:
         """Normalized color and `alpha - 1` of one reference.
 
@@ -55,10 +57,22 @@ class AlphaBlipImageProcessor(ImageProcessingMixin):
             picture: anything of as_image(); transparency is the region when there is no mask.
             alpha_mask: mask of the picture's size, or box; None for no region.
             image_mean, image_std: in place of the processor's own.
-            geometry: how the picture becomes a square, see preprocess(); "squash" as published.
+            geometry: how the picture becomes a square, see preprocess(); if None the processor's
+                own, which is "squash" where nothing else was saved.
         """
-        image, alpha = as_reference(picture, alpha_mask)
-        image, alpha = preprocess(image, alpha, self.size["height"], geometry)
+        image, alpha = self.frame(*as_reference(picture, alpha_mask), geometry)
         mean = image.new_tensor(image_mean or self.image_mean).view(3, 1, 1)
         std = image.new_tensor(image_std or self.image_std).view(3, 1, 1)
         return torch.cat([(image - mean) / std, alpha - 1], dim=1)
+
+    def frame(
+        self,
+        image: Float[Tensor, "batch 3 height width"],
+        alpha: Float[Tensor, "batch 1 height width"] | None,
+        geometry: str | None = None,
+    ) -> tuple[Float[Tensor, "batch 3 size size"], Float[Tensor, "batch 1 size size"]]:
+        """Squares of the processor's size; where there is no region to cut out, "squash"."""
+        if geometry is None:
+            whole = alpha is None and self.geometry in CUT_OUT
+            geometry = "squash" if whole else self.geometry
+        return preprocess(image, alpha, self.size["height"], geometry)

@@ -25,6 +25,7 @@ from ...show import figure, to_pil
 from ..emoji_world import HELD_OUT_STYLES, Cast, load_cast
 from ..runs import (
     Stateful,
+    autocast,
     follow,
     load_checkpoint,
     save_checkpoint,
@@ -131,7 +132,7 @@ def train_step(
     rng = random.Random(config.seed * 1_000_003 + step)
     image = draw_batch(cast, config.batch, generator, rng, config.lesson)
     rendered = time.monotonic()
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         posterior = model.encode(2 * image - 1).latent_dist
         made = model.decode(posterior.sample(generator)).sample
     divergence = _divergence(posterior.mean.float(), posterior.logvar.float())

@@ -1,7 +1,7 @@
 """What the generator learns from: a scene with a region, a prompt, and the picture asked for.
 
-The picture asked for shows the very drawing that the region is about, in its colors, upright and
-at a fixed place, on the ground that the prompt names. Everything is decided by generators.
+The picture asked for shows the very drawing that the region is about, in its colors, turned as in
+the scene, at a fixed place, on the ground that the prompt names. Generators decide everything.
 """
 
 import random
@@ -28,13 +28,19 @@ from .grounds import draw_grounds
 from .prompts import GROUNDS, UNNAMED, Instruction, random_instruction, say
 
 LAYOUTS: dict[tuple[int, str], tuple[tuple[float, float, float], ...]] = {
-    (1, "medium"): ((0.0, 0.0, 0.64),),
-    (1, "small"): ((0.0, 0.0, 0.38),),
-    (1, "large"): ((0.0, 0.0, 0.88),),
-    (2, "medium"): ((-0.48, 0.0, 0.42), (0.48, 0.0, 0.42)),
-    (3, "medium"): ((-0.47, 0.42, 0.4), (0.47, 0.42, 0.4), (0.0, -0.44, 0.4)),
+    (1, "medium"): ((0.0, 0.0, 0.72),),
+    (1, "small"): ((0.0, 0.0, 0.47),),
+    (1, "large"): ((0.0, 0.0, 0.94),),
+    (2, "medium"): ((-0.5, 0.0, 0.47), (0.5, 0.0, 0.47)),
+    (3, "medium"): ((-0.5, 0.5, 0.47), (0.5, 0.5, 0.47), (0.0, -0.5, 0.47)),
 }
-"""(count, size) -> x, y and radius of each copy, in [-1, 1] picture units (y down)."""
+"""(count, size) -> x, y and radius of each copy, in [-1, 1] picture units (y down).
+
+A copy takes about 4, 6 or 8 latents in a row, whole ones, and a subject's tokens are 4 in a row: so
+what to draw into a latent is in one token, or in two by two.
+"""
+THUMBNAIL = 32
+"""Pixels of a subject's picture that the Q-Former learns to draw."""
 
 _TROUPE = ("troupe",)
 _VIEWS = 8  # of each solid
@@ -54,6 +60,7 @@ class Lesson:
         rough: fraction of scenes that are blurred, and of noisy ones.
         whole: fraction of regions that are the whole picture: any of its subjects is asked for.
         loose: fraction of regions that are wider than the subject (see `examples.region`).
+        outside: fraction of regions that are not zero outside.
         named: fraction of subjects whose name is told, to each of the two readers of names.
         scatter: how far pictures asked for stray from their layout, as a fraction of the picture.
     """
@@ -61,13 +68,14 @@ class Lesson:
     objects: tuple[int, int] = (1, 4)
     styles: tuple[str, ...] = TRAINING_STYLES
     emoji: int = 160
-    solids: float = 0.12
+    solids: float = 0.06
     looks: float = 0.5
     rough: float = 0.1
-    whole: float = 0.1
+    whole: float = 0.05
     loose: float = 0.2
+    outside: float = 0.04
     named: float = 0.35
-    scatter: float = 0.008
+    scatter: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Lessons:
     instructions: list[Instruction]
     target: Float[Tensor, "lessons 3 height width"]
     concept: Int[Tensor, " lessons"]
-    thumbnail: Float[Tensor, "lessons 4 16 16"]
+    thumbnail: Float[Tensor, "lessons 4 32 32"]
 
 
 def make_lessons(
@@ -115,7 +123,7 @@ def make_lessons(
     troupe = choose_troupe(cast, dice, lesson.styles, lesson.emoji, lesson.looks)
     rendered = render_world(troupe, scenes, generator, _mix(lesson))
     scene, slot = rendered.present.nonzero().T
-    alpha = region(rendered.visible[scene, slot, None], generator, lesson.loose)
+    alpha = region(rendered.visible[scene, slot, None], generator, lesson.loose, lesson.outside)
     whole = dice.chance(lesson.whole, len(scene), 1, 1, 1)
     subjects = find_subjects(troupe, dice, rendered, scene, slot)
     instructions = [random_instruction(rng) for _ in range(len(scene))]
@@ -139,13 +147,15 @@ def make_lessons(
 
 def _mix(lesson: Lesson) -> Mix:
     plain = Style(named=1.0, blended=0.0, rough=0.0)
-    return Mix(lesson.objects, _TROUPE, lesson.solids, 0.0, lesson.rough, plain)
+    return Mix(lesson.objects, _TROUPE, lesson.solids, 0.0, lesson.rough, plain, mirrored=0.0)
 
 
 def choose_troupe(
     cast: Cast, dice: Dice, styles: Sequence[str], most: int, looks: float = 0.0
 ) -> Cast:
-    """A cast of one drawing each of so many random emoji, recolored: what one batch shows.
+    """A cast of one drawing each of so many random emoji, what one batch shows.
+
+    With looks they are recolored, and half are mirrored: a picture shows them as the scene does.
 
     In it an emoji's sprite is known from its concept, so a scene's subject can be drawn again.
     """
@@ -156,6 +166,8 @@ def choose_troupe(
     style = torch.multinomial((options >= 0).float(), 1, generator=dice.generator)
     pixels = cast.art.levels[0][options.gather(1, style)[:, 0]].float() / 255
     pixels = recolor(dice, pixels, looks) if looks else pixels
+    if looks:
+        pixels = torch.where(dice.chance(0.5, len(pixels), 1, 1, 1), pixels.flip(3), pixels)
     index = torch.full((len(cast.index), 1), -1)
     index[emoji, 0] = torch.arange(len(emoji))
     art = build_pyramid((pixels * 255).round().to(torch.uint8))
@@ -170,11 +182,13 @@ class Subjects:
         concept: an index into `concepts.NAMES`.
         sprite: of the troupe's emoji, or of the solids.
         color: the index of a solid's color; 0 for emoji.
+        angle: how far emoji are turned, as in their scenes.
     """
 
     concept: Int[Tensor, " subjects"]
     sprite: Int[Tensor, " subjects"]
     color: Int[Tensor, " subjects"]
+    angle: Float[Tensor, " subjects"]
 
     @property
     def solid(self) -> Tensor:
@@ -183,7 +197,7 @@ class Subjects:
 
     def take(self, rows: Int[Tensor, " rows"]) -> "Subjects":
         """Those of the rows."""
-        return Subjects(self.concept[rows], self.sprite[rows], self.color[rows])
+        return Subjects(**{name: value[rows] for name, value in vars(self).items()})
 
 
 def find_subjects(
@@ -193,14 +207,16 @@ def find_subjects(
     scene: Int[Tensor, " subjects"],
     slot: Int[Tensor, " subjects"],
 ) -> Subjects:
-    """The subjects at those places: emoji as they are, solids from another side."""
+    """The subjects at those places: emoji as they stand, solids from another side."""
     concept = scenes.concept[scene, slot]
     solid = concept < len(SHAPES)
     emoji = troupe.index[(concept - len(SHAPES)).clamp(min=0), 0]
     view = dice.integers(0, _VIEWS, len(concept))
     seen = _solid_views(troupe.bank)[concept.clamp(max=len(SHAPES) - 1), view]
     color = scenes.color_weights[scene, slot].argmax(1)
-    return Subjects(concept, torch.where(solid, seen, emoji), torch.where(solid, color, 0))
+    sprite, color = torch.where(solid, seen, emoji), torch.where(solid, color, 0)
+    angle = 0 * color.float() if scenes.angle is None else scenes.angle[scene, slot]
+    return Subjects(concept, sprite, color, angle)
 
 
 def _solid_views(bank: SpriteBank) -> Int[Tensor, "shapes views"]:
@@ -227,8 +243,7 @@ def draw_pictures(
     row = torch.tensor([copy[0] for copy in copies])
     place = torch.tensor([copy[1:] for copy in copies])
     place = place + 2 * scatter * dice.normal(*place.shape).clamp(-2, 2)
-    angle = 3 * scatter * dice.normal(len(row)).clamp(-2, 2)
-    layers = draw_subjects(troupe, subjects.take(row), place[:, :2], place[:, 2], angle, size)
+    layers = draw_subjects(troupe, subjects.take(row), place[:, :2], place[:, 2], size)
     open_ground = dice.integers(0, len(GROUNDS), len(instructions)).tolist()
     names = [
         asked.ground or GROUNDS[any_ground]
@@ -245,10 +260,10 @@ def draw_subjects(
     subjects: Subjects,
     center: Float[Tensor, "subjects 2"],
     radius: Float[Tensor, " subjects"],
-    angle: Float[Tensor, " subjects"],
     size: int,
 ) -> Float[Tensor, "subjects 4 {size} {size}"]:
     """Premultiplied RGBA of subjects alone, at their places."""
+    angle = subjects.angle
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
     grid = sampling_grid(center, radius[:, None, None] * turn, size)
     layers = torch.zeros(len(center), 4, size, size)
@@ -268,11 +283,10 @@ def _lit(layers: Tensor, color: Tensor) -> Tensor:
     return torch.cat([(paint * (0.6 + 0.45 * facing)).clamp(0, 1) * coverage, coverage], dim=1)
 
 
-def _thumbnails(troupe: Cast, subjects: Subjects) -> Float[Tensor, "subjects 4 16 16"]:
+def _thumbnails(troupe: Cast, subjects: Subjects) -> Float[Tensor, "subjects 4 32 32"]:
     count = len(subjects.concept)
-    whole = draw_subjects(
-        troupe, subjects, torch.zeros(count, 2), torch.ones(count), torch.zeros(count), 32
-    )
+    center, radius = torch.zeros(count, 2), torch.ones(count)
+    whole = draw_subjects(troupe, subjects, center, radius, 2 * THUMBNAIL)
     return F.avg_pool2d(whole, 2)
 
 

@@ -1,11 +1,13 @@
 """mini's generator: a small BLIP-Diffusion of the real one's classes, new, saved and loaded."""
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from tokenizers import AddedToken
 from torch import nn
@@ -27,6 +29,8 @@ from .prompts import vocabulary
 PIXELS = 64
 LATENT_SCALE = 8
 """Pixels to a latent, along each side."""
+CONTEXT_POSITION = 2
+"""Tokens before the subject's: begin and article (`ContextCLIPTextModel.forward`)."""
 CONTEXT = 40
 """Longest prompt in tokens: begin, words, end, and the subject's tokens."""
 
@@ -39,6 +43,8 @@ class Sizes:
         width: of text encoder and Q-Former.
         heads: of their attention.
         queries: the subject's tokens, a square number: each comes to hold a cell of its picture.
+        tower_layers: how many of mini's layers read a region: the last ones keep what names it, and
+            little of how it looks.
         qformer_layers, text_layers: how deep the two are.
         unet: channels at the latents' size, and at half of it.
         latents: channels of the latents.
@@ -46,11 +52,12 @@ class Sizes:
     """
 
     width: int = 192
-    heads: int = 3
+    heads: int = 6
     queries: int = 16
+    tower_layers: int = 4
     qformer_layers: int = 3
     text_layers: int = 2
-    unet: tuple[int, ...] = (128, 160)
+    unet: tuple[int, ...] = (96, 160)
     latents: int = 16
     autoencoder: tuple[int, ...] = (16, 32, 64, 128)
 
@@ -128,7 +135,7 @@ def new_generator(
         unet=_new_unet(sizes),
         scheduler=new_scheduler(),
         qformer=qformer,
-        image_processor=AlphaBlipImageProcessor(size=vision.image_size),
+        image_processor=AlphaBlipImageProcessor(vision.image_size, geometry="region-centered"),
         qformer_tokenizer=tokenizer,
         prompt_reps=1,
         scale_down_factor=LATENT_SCALE,
@@ -161,7 +168,8 @@ def _new_qformer(vision: CLIPVisionConfig, words: int, sizes: Sizes) -> AlphaBli
         "pad_token_id": 0,
     }
     config = Blip2Config(
-        vision_config={name: getattr(vision, name) for name in (*SHARED, "num_hidden_layers")},
+        vision_config={name: getattr(vision, name) for name in SHARED}
+        | {"num_hidden_layers": sizes.tower_layers},
         qformer_config=qformer_config,
         num_query_tokens=sizes.queries,
     )
@@ -181,7 +189,21 @@ def _new_text_encoder(tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Conte
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return ContextCLIPTextModel(config).eval()
+    encoder = ContextCLIPTextModel(config).eval()
+    mark_cells(encoder.text_model.embeddings.position_embedding.weight, sizes.queries)
+    return encoder
+
+
+@torch.no_grad()
+def mark_cells(positions: torch.Tensor, queries: int) -> None:
+    """Nothing; writes the row and column of each subject's token into its position's embedding.
+
+    So the U-Net can tell from the first step on which token holds what belongs at a place.
+    """
+    side = math.isqrt(queries)
+    number = torch.arange(queries)
+    ones = [F.one_hot(number // side, side), F.one_hot(number % side, side)]
+    positions[CONTEXT_POSITION : CONTEXT_POSITION + queries, : 2 * side] += 3 * torch.cat(ones, 1)
 
 
 def _new_unet(sizes: Sizes) -> UNet2DConditionModel:

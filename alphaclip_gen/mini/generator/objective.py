@@ -1,7 +1,7 @@
 """What the generator is trained to do: to remove noise, told by a region and a prompt what to draw.
 
 Two heads, dropped after the training, teach the Q-Former what its tokens are for. One names the
-subject. The other draws it 16 pixels wide, token by token a cell of it, so that the U-Net finds
+subject. The other draws it 32 pixels wide, token by token a cell of it, so that the U-Net finds
 what belongs at a place in one token.
 """
 
@@ -19,10 +19,10 @@ from ...subject import AlphaBlipDiffusionPipeline
 from ...subject.canvas import encoded
 from ...vision import pixel_values
 from ..concepts import NAMES
-from .lessons import Lessons
+from ..runs import autocast
+from .lessons import THUMBNAIL, Lessons
 
 LEAST_WEIGHT, MOST_WEIGHT = 1.0, 5.0
-THUMBNAIL = 16
 NAME_WEIGHT, THUMBNAIL_WEIGHT = 0.05, 2.0
 
 
@@ -31,13 +31,12 @@ class Learner(nn.Module):
 
     Args:
         pipe: the pipeline.
-        tower: whether its tower learns too.
     """
 
-    def __init__(self, pipe: AlphaBlipDiffusionPipeline, tower: bool = False):
+    def __init__(self, pipe: AlphaBlipDiffusionPipeline):
         super().__init__()
         self.qformer, self.text_encoder, self.unet = pipe.qformer, pipe.text_encoder, pipe.unet
-        self.qformer.visual_encoder.requires_grad_(tower)
+        self.frame = pipe.image_processor.frame
         queries, width = self.qformer.query_tokens.shape[1:]
         self.name_head = nn.Linear(width, len(NAMES))
         self.cells = math.isqrt(queries)
@@ -47,11 +46,12 @@ class Learner(nn.Module):
                 f"such as 16."
             )
         self.cell_head = nn.Linear(width, 4 * (THUMBNAIL // self.cells) ** 2)
+        nn.init.zeros_(self.cell_head.weight)  # else it draws noise for hundreds of steps
         self.eval()  # nothing is dropped out; conditions are dropped as a whole, see `Noised`
 
     def draw_thumbnail(
         self, subject: Float[Tensor, "lessons queries width"]
-    ) -> Float[Tensor, "lessons 4 16 16"]:
+    ) -> Float[Tensor, "lessons 4 32 32"]:
         """The subject alone, premultiplied: each token draws its cell, row by row."""
         cells = self.cell_head(subject).transpose(1, 2)
         return F.pixel_shuffle(
@@ -63,8 +63,11 @@ class Learner(nn.Module):
     ) -> Float[Tensor, "lessons queries width"]:
         """The subjects' tokens, as `AlphaBlipDiffusionPipeline.encode_subject` makes them."""
         words = tokenizer(lessons.sources, padding=True, return_tensors="pt")
-        pixels = pixel_values(lessons.image, lessons.alpha)
-        return self.qformer(pixels, words.input_ids, words.attention_mask)
+        return self.qformer(self.look_at(lessons), words.input_ids, words.attention_mask)
+
+    def look_at(self, lessons: Lessons) -> Float[Tensor, "lessons 4 size size"]:
+        """What the tower is shown."""
+        return pixel_values(*self.frame(lessons.image, lessons.alpha))
 
     def read_prompts(
         self,
@@ -111,7 +114,7 @@ def add_noise(
 
     Even spreading lowers the variance of the loss (Kingma et al. 2021, arXiv 2107.00630).
     """
-    with torch.autocast(target.device.type, torch.bfloat16):
+    with autocast(target.device):
         latents = encoded(autoencoder, target).float().repeat_interleave(draws, dim=0)
     count = len(latents)
     spread = (torch.arange(count) + torch.rand(1, generator=generator)) / count
@@ -124,6 +127,24 @@ def add_noise(
     )
 
 
+def reading_loss(
+    learner: Learner, tokenizer: PreTrainedTokenizerBase, lessons: Lessons
+) -> tuple[Float[Tensor, ""], dict[str, float], Float[Tensor, "lessons queries width"]]:
+    """The heads' losses, figures to log, and the subjects' tokens."""
+    with autocast(lessons.image.device):
+        subject = learner.read_subject(tokenizer, lessons)
+        named = learner.name_head(subject.mean(1))
+        drawn = learner.draw_thumbnail(subject)
+    name = F.cross_entropy(named.float(), lessons.concept)
+    thumbnail = F.mse_loss(drawn.float(), lessons.thumbnail)
+    figures = {
+        "name": round(name.item(), 3),
+        "thumbnail": round(thumbnail.item(), 4),
+        "named": round((named.argmax(1) == lessons.concept).float().mean().item(), 3),
+    }
+    return NAME_WEIGHT * name + THUMBNAIL_WEIGHT * thumbnail, figures, subject
+
+
 def generator_loss(
     learner: Learner,
     tokenizer: PreTrainedTokenizerBase,
@@ -134,27 +155,17 @@ def generator_loss(
     """The weighted error of the predicted velocity plus the heads' losses; and figures to log."""
     signal = scheduler.alphas_cumprod[noised.timestep].view(-1, 1, 1, 1)
     mixed = signal.sqrt() * noised.latents + (1 - signal).sqrt() * noised.noise
-    with torch.autocast(mixed.device.type, torch.bfloat16):
-        context = learner.read_subject(tokenizer, lessons)
-        told = learner.read_prompts(tokenizer, lessons.prompts, context)
+    reading, figures, subject = reading_loss(learner, tokenizer, lessons)
+    with autocast(mixed.device):
+        told = learner.read_prompts(tokenizer, lessons.prompts, subject)
         told = told.repeat_interleave(len(mixed) // len(told), dim=0)
         nothing = learner.read_prompts(tokenizer, [""])
         told = torch.where(noised.dropped.view(-1, 1, 1), nothing, told)
         predicted = learner.unet(mixed, noised.timestep, encoder_hidden_states=told).sample
-        named = learner.name_head(context.mean(1))
-        drawn = learner.draw_thumbnail(context)
     velocity = signal.sqrt() * noised.noise - (1 - signal).sqrt() * noised.latents
     error = (predicted.float() - velocity).square().mean((1, 2, 3))
     error = (error * loss_weight(signal.flatten())).mean()
-    name = F.cross_entropy(named.float(), lessons.concept)
-    thumbnail = F.mse_loss(drawn.float(), lessons.thumbnail)
-    loss = error + NAME_WEIGHT * name + THUMBNAIL_WEIGHT * thumbnail
-    return loss, {
-        "velocity": round(error.item(), 4),
-        "name": round(name.item(), 3),
-        "thumbnail": round(thumbnail.item(), 4),
-        "named": round((named.argmax(1) == lessons.concept).float().mean().item(), 3),
-    }
+    return error + reading, {"velocity": round(error.item(), 4), **figures}
 
 
 def loss_weight(signal: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:

@@ -3,9 +3,10 @@
 Usage: python -m alphaclip_gen.mini.generator.train --output runs/generator
 
 The autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder` trains one) stays as it is;
-mini's tower learns too, since a tower made for naming keeps little of how a drawing looks. Planned
-for 135 minutes on two cores: one and a half seconds a step. Folder `generator` then holds the
-pipeline with the weights of a running average.
+The first steps teach tower and Q-Former to read: a tower made for naming keeps little of how a
+drawing looks. In the others the tower stays, and the rest learns to paint what was read. Planned
+for 110 minutes on two cores. Folder `generator` then holds the pipeline with the weights of a
+running average.
 """
 
 import copy
@@ -25,6 +26,7 @@ from ...show import figure, lit_region, to_pil
 from ...sources import SHIPPED
 from ...subject import AlphaBlipDiffusionPipeline
 from ..emoji_world import HELD_OUT_STYLES, Cast, load_cast
+from ..muon import Muon
 from ..runs import (
     Stateful,
     follow,
@@ -38,7 +40,8 @@ from ..runs import (
 )
 from .lessons import Lesson, Lessons, make_lessons
 from .model import Sizes, load_generator, new_generator, rebuilt, save_generator
-from .objective import Learner, add_noise, generator_loss
+from .objective import Learner, add_noise, generator_loss, reading_loss
+from .placing import place_queries
 from .prompts import UNNAMED, wording
 
 
@@ -53,12 +56,13 @@ class Config:
         tower: mini, or a folder that its training wrote.
         start: folder of a trained generator to go on from, with its own tower and autoencoder.
         seed: decides weights and lessons.
-        steps: optimizer steps.
+        reading: steps in which tower and Q-Former learn to read a region.
+        steps: in all; after `reading` the tower stays, and the rest learns to paint.
         scenes: of one step; every visible subject is a lesson.
         draws: how many noises of each lesson; the regions are read once for all.
         learning_rate: peak of the warm-up and cosine schedule, for matrices between layers (Muon).
         edge_rate: the same for all other weights (AdamW).
-        tower_share: of these rates for the tower; with 0 it stays as it is.
+        tower_share: of these rates for the tower.
         save_minutes: time between checkpoints.
         sample_minutes: time between held-out figures with their samples.
         sizes: of the networks.
@@ -71,12 +75,13 @@ class Config:
     tower: str = "mini"
     start: Path | None = None
     seed: int = 12
-    steps: int = 5500
-    scenes: int = 32
+    reading: int = 900
+    steps: int = 1900
+    scenes: int = 20
     draws: int = 2
-    learning_rate: float = 1e-3
-    edge_rate: float = 6e-4
-    tower_share: float = 0.25
+    learning_rate: float = 2e-3
+    edge_rate: float = 1e-3
+    tower_share: float = 0.5
     save_minutes: float = 4.0
     sample_minutes: float = 10.0
     sizes: Sizes = Sizes()
@@ -86,7 +91,7 @@ class Config:
 def main(config: Config) -> None:
     """Run the training to its end."""
     pipe = _new_pipeline(config)
-    learner = Learner(pipe, tower=config.tower_share > 0)
+    learner = Learner(pipe)
     average = copy.deepcopy(learner).requires_grad_(False)
     muon, adam = new_optimizers(learner, config)
     parts: dict[str, Stateful] = {
@@ -101,12 +106,13 @@ def main(config: Config) -> None:
         size = size_in_mb(pipe.vae, learner.qformer, learner.text_encoder, learner.unet)
         write_log(log, config=settings(config), megabytes=size, unet=size_in_mb(learner.unet))
     cast = load_cast(config.artwork)
+    if start == 0 and config.start is None:
+        _place_queries(learner, average, cast, config)
     saved = sampled = time.monotonic()
     for step in range(start, config.steps):
-        for optimizer in (muon, adam):
-            set_rate(optimizer, step / config.steps, step, warm_up=150)
+        part_step = plan(learner, (muon, adam), config, step)
         figures = train_step(pipe, learner, (muon, adam), cast, config, step)
-        follow(average, learner, step)
+        follow(average, learner, part_step, decay=0.998)
         if step % 20 == 0:
             write_log(log, step=step, **figures)
         if time.monotonic() - saved > 60 * config.save_minutes:
@@ -118,6 +124,28 @@ def main(config: Config) -> None:
     save_generator(trained(pipe, average), config.output / "generator")
     final = held_out(pipe, average, cast, config, config.steps)
     write_log(log, step=config.steps, held_out=final)
+
+
+def _place_queries(learner: Learner, average: Learner, cast: Cast, config: Config) -> None:
+    generator = step_generator(config.seed + 2, 0)
+    lessons = make_lessons(cast, 100, generator, random.Random(0), config.lesson)
+    place_queries(learner.qformer, learner.look_at(lessons))
+    average.load_state_dict(learner.state_dict())
+
+
+def plan(
+    learner: Learner, optimizers: tuple[torch.optim.Optimizer, ...], config: Config, step: int
+) -> int:
+    """The step within its part of the training, reading or painting.
+
+    Each has a warm-up and a cosine of its own; the tower learns in the first.
+    """
+    reads = step < config.reading
+    learner.qformer.visual_encoder.requires_grad_(reads)
+    began, end = (0, config.reading) if reads else (config.reading, config.steps)
+    for optimizer in optimizers:
+        set_rate(optimizer, (step - began) / (end - began), step - began, warm_up=100)
+    return step - began
 
 
 def _new_pipeline(config: Config) -> AlphaBlipDiffusionPipeline:
@@ -162,9 +190,12 @@ def train_step(
     rng = random.Random(config.seed * 1_000_003 + step)
     lessons = make_lessons(cast, config.scenes, generator, rng, config.lesson)
     rendered = time.monotonic()
-    timesteps = pipe.scheduler.config.num_train_timesteps
-    noised = add_noise(pipe.vae, lessons.target, timesteps, generator, draws=config.draws)
-    loss, figures = generator_loss(learner, pipe.tokenizer, pipe.scheduler, lessons, noised)
+    if step < config.reading:
+        loss, figures, _ = reading_loss(learner, pipe.tokenizer, lessons)
+    else:
+        timesteps = pipe.scheduler.config.num_train_timesteps
+        noised = add_noise(pipe.vae, lessons.target, timesteps, generator, draws=config.draws)
+        loss, figures = generator_loss(learner, pipe.tokenizer, pipe.scheduler, lessons, noised)
     learner.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
@@ -183,10 +214,7 @@ def train_step(
 def new_optimizers(
     learner: Learner, config: Config
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for matrices between layers, AdamW for the rest; each knows its peak rate.
-
-    Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon; mini's tower learns with it too.
-    """
+    """Muon for matrices between layers, AdamW for the rest; each knows its peak rate."""
     between = (".layer.", ".layers.", "transformer_blocks.")
     hidden, edges = list[dict](), list[dict]()
     for in_tower, share in ((False, 1.0), (True, config.tower_share)):
@@ -203,7 +231,7 @@ def new_optimizers(
         edges.append({"params": [p for p in rest if p.ndim >= 2], "lr": rate})
         edges.append({"params": [p for p in rest if p.ndim < 2], "lr": rate, "weight_decay": 0.0})
     hidden, edges = ([group for group in groups if group["params"]] for groups in (hidden, edges))
-    muon = torch.optim.Muon(hidden, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(hidden, weight_decay=0.02)
     adam = torch.optim.AdamW(edges, betas=(0.9, 0.99), weight_decay=0.02, fused=True)
     for group in (*muon.param_groups, *adam.param_groups):
         group["peak"] = group["lr"]

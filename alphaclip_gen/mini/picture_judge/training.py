@@ -13,7 +13,7 @@ from ...whole_files import write_json
 from ..artwork import HELD_OUT_STYLES, TRAINING_STYLES
 from ..captions import SHAPES
 from ..emoji_world import Cast, load_cast
-from ..runs import load_checkpoint, save_checkpoint, settings, step_generator, write_log
+from ..runs import autocast, load_checkpoint, save_checkpoint, settings, step_generator, write_log
 from .model import WEIGHTS, PictureJudge
 from .views import Views, draw_views
 
@@ -92,7 +92,7 @@ def train_step(
     """One optimizer step on fresh views; returns figures for the log."""
     began = time.monotonic()
     views = draw_views(cast, config.batch, step_generator(config.seed, step))
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         concepts, counts = judge(views.image)
     loss = functional.cross_entropy(concepts.float(), views.concept, label_smoothing=0.05)
     loss = loss + 0.3 * functional.cross_entropy(counts.float(), views.number - 1)
