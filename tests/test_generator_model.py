@@ -90,14 +90,13 @@ def test_training_reads_subjects_and_prompts_as_the_pipeline_does(pipe, lessons)
     assert nothing.shape[1:] == ours.shape[1:]
 
 
-def test_the_tower_is_mini_s_and_stays_so(pipe, tower):
+def test_the_tower_is_mini_s_first_layers(pipe, tower):
     theirs = tower.embeddings.patch_embedding_alpha.weight
     ours = pipe.qformer.visual_encoder.embeddings.patch_embedding_alpha.weight
     assert torch.equal(ours, theirs)
-    learner = Learner(pipe)
-    frozen = [name for name, p in learner.named_parameters() if not p.requires_grad]
-    assert frozen and all(".visual_encoder." in name for name in frozen)
-    assert len(pipe.qformer.visual_encoder.encoder.layers) == len(tower.encoder.layers)
+    layers = pipe.qformer.visual_encoder.encoder.layers
+    assert len(layers) == Sizes().tower_layers < len(tower.encoder.layers)
+    assert torch.equal(layers[3].mlp.fc2.weight, tower.encoder.layers[3].mlp.fc2.weight)
 
 
 def test_pictures_follow_region_and_seed(pipe, lessons):
@@ -128,7 +127,7 @@ def test_a_missing_generator_is_named(tmp_path):
 
 def test_its_weights_are_at_most_30_megabytes(tower):
     pipe = new_generator(new_autoencoder(), tower)
-    assert 28 < size_in_mb(pipe.vae, pipe.unet, pipe.qformer, pipe.text_encoder) <= 30
+    assert 25 < size_in_mb(pipe.vae, pipe.unet, pipe.qformer, pipe.text_encoder) <= 30
     linear = sum(p.numel() for p in pipe.unet.parameters() if p.ndim == 2)
     assert linear > 0.4 * sum(p.numel() for p in pipe.unet.parameters())
 

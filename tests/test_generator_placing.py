@@ -1,12 +1,20 @@
 """Queries that look at their own cells before anything is learned."""
 
+import inspect
+
 import torch
 from test_generator_model import TINY
 
 from alphaclip_gen.checkpoints import load_tower
-from alphaclip_gen.mini.generator.model import new_autoencoder, new_generator
+from alphaclip_gen.mini.generator.model import (
+    CONTEXT_POSITION,
+    mark_cells,
+    new_autoencoder,
+    new_generator,
+)
 from alphaclip_gen.mini.generator.placing import place_queries
 from alphaclip_gen.sources import SHIPPED
+from alphaclip_gen.subject import ContextCLIPTextModel
 from alphaclip_gen.vision import pixel_values
 
 
@@ -40,3 +48,14 @@ def test_queries_look_at_their_cells():
         query = qformer.query_tokens[0]
         torch.testing.assert_close(qformer.embeddings.LayerNorm(query), query, atol=1e-2, rtol=0)
     assert max(before) < 0.4 and min(after) > 0.7
+
+
+def test_positions_tell_row_and_column():
+    """Of four tokens, after begin and article: 3 more at the row's and at the column's number."""
+    positions = torch.zeros(8, 6)
+    mark_cells(positions, 4)
+    assert positions[[0, 1, 6, 7]].eq(0).all() and positions[:, 4:].eq(0).all()
+    told = positions[2:6, :4].eq(3).nonzero()[:, 1].view(4, 2)
+    assert told.tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]
+    place = inspect.signature(ContextCLIPTextModel.forward).parameters["context_position"]
+    assert place.default == CONTEXT_POSITION

@@ -134,6 +134,7 @@ def test_each_token_draws_its_cell_of_the_thumbnail(pipe):
     """Of 2 x 2 tokens the third is the lower left cell, 16 x 16 pixels of RGBA."""
     learner = Learner(pipe)
     subject = torch.zeros(1, 4, pipe.qformer.query_tokens.shape[2])
+    torch.nn.init.ones_(learner.cell_head.weight)
     still = learner.draw_thumbnail(subject)
     subject[:, 2] = 1
     changed = (learner.draw_thumbnail(subject) != still).all(1)[0]
@@ -185,9 +186,10 @@ def test_every_weight_that_learns_has_one_optimizer(pipe):
 
 def test_a_tower_that_learns_has_its_share_of_the_rates(pipe):
     learner = Learner(pipe)
-    optimizers = train.new_optimizers(learner, train.Config(tower_share=0.25))
+    config = train.Config(tower_share=0.25, learning_rate=0.002, edge_rate=0.001)
+    optimizers = train.new_optimizers(learner, config)
     tower = {id(p) for p in learner.qformer.visual_encoder.parameters()}
-    for optimizer, rate in zip(optimizers, (1e-3, 6e-4), strict=True):
+    for optimizer, rate in zip(optimizers, (0.002, 0.001), strict=True):
         for group in optimizer.param_groups:
             inside = {id(p) in tower for p in group["params"]}
             assert len(inside) == 1 and group["peak"] == rate * (0.25 if True in inside else 1)

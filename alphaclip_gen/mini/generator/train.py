@@ -2,11 +2,11 @@
 
 Usage: python -m alphaclip_gen.mini.generator.train --output runs/generator
 
-The autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder` trains one) stays as it is;
+The autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder` trains one) stays as it is.
 The first steps teach tower and Q-Former to read: a tower made for naming keeps little of how a
 drawing looks. In the others the tower stays, and the rest learns to paint what was read. Planned
-for 110 minutes on two cores. Folder `generator` then holds the pipeline with the weights of a
-running average.
+for 135 minutes on two cores that have no bfloat16. Folder `generator` then holds the pipeline with
+the weights of a running average.
 """
 
 import copy
@@ -76,7 +76,7 @@ class Config:
     start: Path | None = None
     seed: int = 12
     reading: int = 900
-    steps: int = 1900
+    steps: int = 3400
     scenes: int = 20
     draws: int = 2
     learning_rate: float = 2e-3
