@@ -77,7 +77,7 @@ def save_scenes(scenes: Scenes, path: Path) -> None:
 
 
 def load_scenes(path: Path = KEPT, most: int | None = None) -> Scenes:
-    """The scenes that `save_scenes` wrote, the first of them; without weights of shapes, colors.
+    """The first of the scenes that `save_scenes` wrote, without weights of shapes and colors.
 
     Raises:
         ValueError: they show what this version has no name for.
@@ -91,7 +91,8 @@ def load_scenes(path: Path = KEPT, most: int | None = None) -> Scenes:
     concept = torch.tensor([[NAMES.index(name) for name in row] for row in names[:most]])
     nothing = torch.zeros(*concept.shape, 0)
     image, visible = (stored[name].float() / 255 for name in ("image", "visible"))
-    return Scenes(image, visible, concept, nothing, nothing, stored["present"].float())
+    present = stored["present"].float()
+    return Scenes(image, visible, concept, nothing, nothing, present, 0 * present)
 
 
 def _bytes(values: Tensor) -> Tensor:

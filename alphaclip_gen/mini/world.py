@@ -36,7 +36,7 @@ class Scenes:
             is no solid.
         color_weights: how much of each color's name each object deserves; the same.
         present: whether the slot holds an object of which enough can be seen.
-        angle: how far each emoji is turned, in radians from x toward y; None if that is not known.
+        angle: how far each emoji is turned, in radians from x toward y; zero for solids.
     """
 
     image: Float[Tensor, "scenes 3 height width"]
@@ -45,7 +45,7 @@ class Scenes:
     shape_weights: Float[Tensor, "scenes objects shapes"]
     color_weights: Float[Tensor, "scenes objects colors"]
     present: Float[Tensor, "scenes objects"]
-    angle: Float[Tensor, "scenes objects"] | None = None
+    angle: Float[Tensor, "scenes objects"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def render_scenes(
         shapes,
         weights.view(count, slots, -1),
         present,
+        torch.zeros(count, slots),
     )
 
 

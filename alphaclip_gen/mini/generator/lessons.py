@@ -215,8 +215,7 @@ def find_subjects(
     seen = _solid_views(troupe.bank)[concept.clamp(max=len(SHAPES) - 1), view]
     color = scenes.color_weights[scene, slot].argmax(1)
     sprite, color = torch.where(solid, seen, emoji), torch.where(solid, color, 0)
-    angle = 0 * color.float() if scenes.angle is None else scenes.angle[scene, slot]
-    return Subjects(concept, sprite, color, angle)
+    return Subjects(concept, sprite, color, scenes.angle[scene, slot])
 
 
 def _solid_views(bank: SpriteBank) -> Int[Tensor, "shapes views"]:
