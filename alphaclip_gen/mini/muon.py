@@ -1,7 +1,7 @@
 """Muon, the optimizer of the matrices between layers, at the precision that the machine is fast in.
 
-PyTorch's own (`torch.optim.Muon`) multiplies in bfloat16 wherever it runs and one matrix at a time:
-on a CPU that emulates bfloat16 a step of the generator took 12.7 s, of which this takes 0.3.
+PyTorch's own (`torch.optim.Muon`) multiplies in bfloat16 wherever it runs, one matrix at a time: on
+a CPU that emulates bfloat16 its step took 12.7 s for the generator, where this one takes 0.3.
 """
 
 from collections import defaultdict
