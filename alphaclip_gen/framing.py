@@ -17,6 +17,8 @@ from .pictures import Picture, picture_channels
 
 Geometry = Literal["center", "pad", "squash", "region", "region-centered"]
 
+Window = tuple[int, int, int, int]
+
 CUT_OUT = ("region", "region-centered")
 PADDING_GRAY = 0.5
 VISIBLE = 0.05  # of the largest alpha: what counts as part of a region's extent
@@ -114,9 +116,9 @@ def preprocess(
     check_alpha(alpha, image.expand(len(alpha), -1, -1, -1) if len(image) == 1 else image)
     alpha = alpha.to(image.dtype)
     if geometry in CUT_OUT:
-        if geometry == "region-centered":
-            image, alpha = _with_room(image), _with_room(alpha)
-        image, alpha = _cut_regions(*_same_batch(image, alpha), size, margin)
+        image, alpha = _same_batch(image, alpha)
+        windows = _windows(alpha, margin, inside=geometry == "region")
+        image, alpha = _cut(image, windows, size), _cut(alpha, windows, size)
     else:
         image, alpha = _frame(image, size, geometry), _frame(alpha, size, geometry)
     return _same_batch(image, alpha)
@@ -125,12 +127,6 @@ def preprocess(
 def _same_batch(image: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
     batch = max(len(image), len(alpha))
     return image.expand(batch, -1, -1, -1), alpha.expand(batch, -1, -1, -1)
-
-
-def _with_room(pixels: Tensor) -> Tensor:
-    """So much padding that no window around a region is moved."""
-    room = 2 * max(pixels.shape[-2:])
-    return F.pad(pixels, (room,) * 4, value=_padding(pixels))
 
 
 def _padding(pixels: Tensor) -> float:
@@ -156,33 +152,37 @@ def _frame(pixels: Tensor, size: int, geometry: str) -> Tensor:
     return center_crop(resized, [size, size])
 
 
-def _cut_regions(image: Tensor, alpha: Tensor, size: int, margin: Number) -> tuple[Tensor, Tensor]:
-    def cut(layer: Tensor) -> Tensor:
-        parts = zip(layer, windows, strict=True)
-        return torch.cat(
-            [_frame(one[None, :, y0:y1, x0:x1], size, "pad") for one, (x0, y0, x1, y1) in parts]
-        )
-
-    windows = region_windows(alpha, margin)
-    return cut(image), cut(alpha)
+def _cut(layer: Tensor, windows: list[Window], size: int) -> Tensor:
+    """A square of each window; what of a window leaves the picture is padding."""
+    height, width = layer.shape[-2:]
+    parts = [
+        F.pad(one[None], (-x0, x1 - width, -y0, y1 - height), value=_padding(layer))
+        for one, (x0, y0, x1, y1) in zip(layer, windows, strict=True)
+    ]
+    return torch.cat([_frame(part, size, "pad") for part in parts])
 
 
 def region_windows(
     alpha: Float[Tensor, "batch 1 height width"], margin: Number = 0.125
-) -> list[tuple[int, int, int, int]]:
+) -> list[Window]:
     """The square (x0, y0, x1, y1) in pixels around each region, moved or cut to lie inside.
 
     Args:
         alpha: alpha maps; what exceeds 0.05 of the largest value is the region.
         margin: of the region's longer side, added on each side.
     """
+    return _windows(alpha, margin, inside=True)
+
+
+def _windows(alpha: Tensor, margin: Number, inside: bool) -> list[Window]:
+    """Squares around regions, moved or cut to lie inside if that is asked for."""
     check_alpha(alpha)
     if not 0 <= margin <= 10:
         raise ValueError(f"margin is {margin}; expected a fraction of the region, 0 to 10.")
-    return [_window(one[0].detach(), margin) for one in alpha]
+    return [_window(one[0].detach(), margin, inside) for one in alpha]
 
 
-def _window(alpha: Tensor, margin: Number) -> tuple[int, int, int, int]:
+def _window(alpha: Tensor, margin: Number, inside: bool) -> Window:
     if alpha.amax() <= 0:
         raise ValueError("alpha is empty: geometry 'region' has nothing to cut out. Use 'pad'.")
     region = alpha > VISIBLE * alpha.amax()
@@ -192,7 +192,7 @@ def _window(alpha: Tensor, margin: Number) -> tuple[int, int, int, int]:
     starts, stops = [], []
     for (first, last), extent in zip(spans, reversed(alpha.shape), strict=True):
         start = (first + last + 1 - side) // 2
-        start = max(0, min(start, extent - side))
+        start = max(0, min(start, extent - side)) if inside else start
         starts.append(start)
-        stops.append(min(extent, start + side))
+        stops.append(min(extent, start + side) if inside else start + side)
     return (*starts, *stops)

@@ -11,7 +11,7 @@ from ..framing import as_image
 from ..sources import SHIPPED
 from . import host
 from .pipeline_folders import BLIP_DIFFUSION, INDEX, find, load, needs_diffusers
-from .widgets import AS_TRAINED, GEOMETRIES
+from .widgets import AS_TRAINED, MODEL_GEOMETRIES
 
 MINI = "mini"
 MINI_FOLDER = SHIPPED / "generator"
@@ -46,7 +46,7 @@ def generate(
         subject: name of what the region shows.
         target: name of what to generate; the same if empty.
         negative_prompt: what to stay away from.
-        geometry: one of GEOMETRIES, or AS_TRAINED.
+        geometry: one of MODEL_GEOMETRIES.
         steps, guidance_scale, count, seed: of the diffusion.
         width, height: of the result; 0 is what the model was trained for.
 
@@ -71,7 +71,7 @@ def generate(
             subject,
             target.strip() or subject,
             alpha_mask=regions,
-            geometry=GEOMETRIES.get(geometry),
+            geometry=MODEL_GEOMETRIES[geometry],
             negative_prompt=negative_prompt,
             guidance_scale=guidance_scale,
             width=width or None,

@@ -14,6 +14,7 @@ GEOMETRIES = {"center": "center", "pad": "pad", "squash": "squash", "crop to reg
 """What a user chooses, and what `preprocess` calls it."""
 AS_TRAINED = "as trained"
 """The geometry that a model's own settings name."""
+MODEL_GEOMETRIES = {AS_TRAINED: None, **GEOMETRIES}
 IMAGE_EMBEDS, TOKENS = "image_embeds", "penultimate tokens (plus)"
 
 
@@ -109,7 +110,7 @@ def geometry(default: str) -> Widget:
     if default != AS_TRAINED:
         return choice(GEOMETRIES, tooltip, default)
     own = " as trained: as the model's own settings say."
-    return choice([AS_TRAINED, *GEOMETRIES], tooltip + own, default)
+    return choice(MODEL_GEOMETRIES, tooltip + own, default)
 
 
 def seed() -> Widget:

@@ -62,7 +62,6 @@ class Lesson:
         loose: fraction of regions that are wider than the subject (see `examples.region`).
         outside: fraction of regions that are not zero outside.
         named: fraction of subjects whose name is told, to each of the two readers of names.
-        scatter: how far pictures asked for stray from their layout, as a fraction of the picture.
     """
 
     objects: tuple[int, int] = (1, 4)
@@ -75,7 +74,6 @@ class Lesson:
     loose: float = 0.2
     outside: float = 0.04
     named: float = 0.35
-    scatter: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -137,9 +135,7 @@ def make_lessons(
             for instruction, name in zip(instructions, _told(rng, names, lesson.named), strict=True)
         ],
         instructions=instructions,
-        target=draw_pictures(
-            troupe, dice, subjects, instructions, lesson.scatter, rendered.image.shape[-1]
-        ),
+        target=draw_pictures(troupe, dice, subjects, instructions, rendered.image.shape[-1]),
         concept=subjects.concept,
         thumbnail=_thumbnails(troupe, subjects),
     )
@@ -165,8 +161,8 @@ def choose_troupe(
     options = columns[emoji]
     style = torch.multinomial((options >= 0).float(), 1, generator=dice.generator)
     pixels = cast.art.levels[0][options.gather(1, style)[:, 0]].float() / 255
-    pixels = recolor(dice, pixels, looks) if looks else pixels
     if looks:
+        pixels = recolor(dice, pixels, looks)
         pixels = torch.where(dice.chance(0.5, len(pixels), 1, 1, 1), pixels.flip(3), pixels)
     index = torch.full((len(cast.index), 1), -1)
     index[emoji, 0] = torch.arange(len(emoji))
@@ -230,7 +226,6 @@ def draw_pictures(
     dice: Dice,
     subjects: Subjects,
     instructions: Sequence[Instruction],
-    scatter: float = 0.0,
     size: int = 64,
 ) -> Float[Tensor, "subjects 3 {size} {size}"]:
     """The pictures that the instructions ask for; a ground that they leave open is any."""
@@ -241,7 +236,6 @@ def draw_pictures(
     ]
     row = torch.tensor([copy[0] for copy in copies])
     place = torch.tensor([copy[1:] for copy in copies])
-    place = place + 2 * scatter * dice.normal(*place.shape).clamp(-2, 2)
     layers = draw_subjects(troupe, subjects.take(row), place[:, :2], place[:, 2], size)
     open_ground = dice.integers(0, len(GROUNDS), len(instructions)).tolist()
     names = [
