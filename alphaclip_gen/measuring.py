@@ -1,8 +1,8 @@
 """Time and memory of calls that take turns, side by side in one process.
 
-Time: the cases of a comparison take turns, A B C, C B A, A B C ..., so that neither their order nor
-a machine that slows down counts. A ratio compares two calls of one round; shown are its median over
-the rounds and its quartiles.
+Time: each call of a case stands next to a call of the first one, before it or after it in turn, so
+that neither their order nor a machine that slows down counts. A ratio compares these two; shown are
+its median over the rounds and its quartiles.
 
 Memory: the bytes of weights and buffers, and the most bytes that one call holds at once besides
 them and its input. On a CPU that is the highest running sum of the allocations and releases that
@@ -29,6 +29,13 @@ Cases = dict[str, partial]
 """What takes turns, by name; the first is what the others are compared with."""
 
 
+class Pair(NamedTuple):
+    """Seconds of a case, and of the first case next to it."""
+
+    own: float
+    first: float
+
+
 class Against(NamedTuple):
     """A case's median seconds; its ratio to the first case, the median and the quartiles."""
 
@@ -39,30 +46,33 @@ class Against(NamedTuple):
 
 
 def compare(cases: Cases, rounds: int, clock: Clock) -> dict[str, Against]:
-    """Each case against the first."""
-    seconds = take_turns(cases, rounds, clock)
-    first = next(iter(seconds.values()))
-    return {name: against(own, first) for name, own in seconds.items()}
-
-
-def take_turns(cases: Cases, rounds: int, clock: Clock) -> dict[str, list[float]]:
-    """Seconds of each case in each round, after one call that is not timed."""
+    """Each case against the first, after one call of each that is not timed."""
     for case in cases.values():
         case()
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    first, *others = cases
+    pairs: dict[str, list[Pair]] = {name: [] for name in others}
     for turn in range(rounds):
-        for name in list(cases)[:: -1 if turn % 2 else 1]:
-            start = clock()
-            cases[name]()
-            seconds[name].append(clock() - start)
-    return seconds
+        for name in others:
+            calls = (name, first) if turn % 2 else (first, name)
+            took = {call: _timed(cases[call], clock) for call in calls}
+            pairs[name].append(Pair(took[name], took[first]))
+    alone = [] if others else [_timed(cases[first], clock) for _ in range(rounds)]
+    beside = [pair.first for found in pairs.values() for pair in found]
+    seconds = statistics.median(alone + beside)
+    return {first: Against(seconds, 1, 1, 1)} | {name: against(pairs[name]) for name in others}
 
 
-def against(own: Sequence[float], first: Sequence[float]) -> Against:
+def _timed(case: Callable[[], object], clock: Clock) -> float:
+    start = clock()
+    case()
+    return clock() - start
+
+
+def against(pairs: Sequence[Pair]) -> Against:
     """What the seconds of all rounds come to."""
-    ratios = [a / b for a, b in zip(own, first, strict=True)]
+    ratios = [pair.own / pair.first for pair in pairs]
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return Against(statistics.median(own), middle, low, high)
+    return Against(statistics.median(pair.own for pair in pairs), middle, low, high)
 
 
 def clock_of(device: torch.device) -> Clock:

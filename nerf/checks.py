@@ -6,6 +6,7 @@ from typing import get_args
 
 import torch
 
+from alphaclip_gen.precision import has_bfloat16
 from looks import AlphaMode
 from parts import parse_part
 from results import check_files
@@ -132,9 +133,8 @@ def _check_device(device: str, precision: str) -> None:
         reason = str(error).splitlines()[0]
         message = f"device {device!r} is not usable: {reason} cpu always is."
         raise ValueError(message) from error
-    half = precision == "bfloat16" and device.startswith("cuda")
-    if half and not torch.cuda.is_bf16_supported():
+    if precision == "bfloat16" and not has_bfloat16(device):
         raise ValueError(
-            f"tower.precision is 'bfloat16', which device {device!r} does not have; expected "
-            "'single'."
+            f"tower.precision is 'bfloat16', which device {device!r} does not have or emulates, "
+            "many times slower; expected 'single'."
         )

@@ -101,14 +101,14 @@ def test_a_troupe_has_one_drawing_of_each_emoji_of_the_styles(cast):
 
 
 def test_counts_and_sizes_are_drawn(cast):
-    """The share of the picture that the drawing, a square of 60 / 64, covers in each layout."""
+    """The share of the picture that the drawing, a square, covers in each layout."""
     troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
     asked = [Instruction("green", count, size) for count, size in LAYOUTS]
     subjects = emoji_subjects(troupe, *[0] * len(asked))
     pictures = draw_pictures(troupe, Dice(torch.Generator().manual_seed(0)), subjects, asked)
     covered = (pictures[:, 1] < 0.3).flatten(1).float().mean(1)
     for share, places in zip(covered.tolist(), LAYOUTS.values(), strict=True):
-        assert share == pytest.approx(sum((r * 60 / 64) ** 2 for _, _, r in places), rel=0.1)
+        assert share == pytest.approx(sum(r**2 for _, _, r in places), rel=0.1)
 
 
 def test_solids_are_lit_in_their_color(cast):
@@ -147,7 +147,7 @@ def test_a_subject_is_turned_as_in_its_scene(cast):
         )[0, 3]
         for angle in (0.0, 0.3)
     )
-    corner = torch.tensor([0.5, -0.5])  # inside, near the upper right corner
+    corner = torch.tensor([0.4, -0.4])  # inside, near the upper right corner
     turn = torch.tensor([[math.cos(0.3), -math.sin(0.3)], [math.sin(0.3), math.cos(0.3)]])
     x, y = (32 + 32 * turn @ corner).int().tolist()
     assert still[15, 48] > 0.9 and turned[y, x] > 0.9 and turned[14, 46] < 0.5
@@ -175,3 +175,18 @@ def test_scene_and_picture_asked_for_show_the_same_side(cast):
     alpha = lessons.alpha[light]
     seen, _ = preprocess(lessons.image[light] * (alpha > 0.3), alpha, 64, "region-centered")
     assert torch.equal(bright_left(seen), drawn)
+
+
+def test_an_unhidden_subject_is_asked_for_as_the_tower_is_shown_it(cast):
+    """Also where a drawing fills a corner of its sprite: it is asked for in the middle, as wide."""
+    pixels = cast.art.levels[0].clone()
+    pixels[:, :, :20] = pixels[:, :, :, 40:] = 0
+    lesson = replace(PLAIN, styles=("plain",), objects=(1, 1), loose=0.0, outside=0.0)
+    lessons = lessons_of(replace(cast, art=build_pyramid(pixels)), lesson, scenes=30)
+    shown, alpha = preprocess(lessons.image, lessons.alpha, 64, "region-centered")
+    apart = resize(torch.cat([shown * alpha, alpha], dim=1), (32, 32)) - lessons.thumbnail
+    assert lessons.thumbnail[:, 3].mean() > 0.3
+    assert apart.abs().mean((1, 2, 3)).median() < 0.05
+    edges = lessons.thumbnail[:, 3] > 0.5
+    middle = [(edges.any(axis) * torch.arange(32)).float().amax(1) for axis in (1, 2)]
+    assert ((15.5 + 12.8 - torch.stack(middle).amax(0)).abs() < 1.5).all()

@@ -8,7 +8,7 @@ import torch
 from alphaclip_gen.mini.captions import COLORS
 from alphaclip_gen.mini.dice import Dice
 from alphaclip_gen.mini.generator.grounds import draw_grounds
-from alphaclip_gen.mini.generator.model import CONTEXT, Sizes, new_prompt_tokenizer
+from alphaclip_gen.mini.generator.model import WORDS, new_prompt_tokenizer
 from alphaclip_gen.mini.generator.prompts import (
     GROUNDS,
     SCENERY,
@@ -78,7 +78,7 @@ def test_every_word_of_a_prompt_is_one_token_and_the_longest_fits():
     rng = random.Random(0)
     texts = [say(rng, random_instruction(rng)) for _ in range(500)]
     longest = max(len(tokenizer(text.replace(SUBJECT, "red cone")).input_ids) for text in texts)
-    assert longest + 6 <= CONTEXT - Sizes().queries  # six more words of a long name
+    assert longest + 6 <= WORDS  # six more words of a long name
     assert tokenizer("A Thing").input_ids == tokenizer("a thing").input_ids
 
 

@@ -192,7 +192,7 @@ def test_a_tower_that_learns_has_its_share_of_the_rates(pipe):
     for optimizer, rate in zip(optimizers, (0.002, 0.001), strict=True):
         for group in optimizer.param_groups:
             inside = {id(p) in tower for p in group["params"]}
-            assert len(inside) == 1 and group["peak"] == rate * (0.25 if True in inside else 1)
+            assert len(inside) == 1 and group["lr"] == rate * (0.25 if True in inside else 1)
 
 
 def test_reading_teaches_the_tower_and_leaves_the_painter(pipe, lessons):

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from alphaclip_gen.measuring import against, compare, model_bytes, peak_bytes, take_turns
+from alphaclip_gen.measuring import Pair, against, compare, model_bytes, peak_bytes
 
 CPU = torch.device("cpu")
 
@@ -30,26 +30,23 @@ class FakeTime:
 # Time
 
 
-def test_cases_take_turns_there_and_back_after_one_untimed_call():
+def test_every_call_stands_next_to_one_of_the_first_case():
     fake = FakeTime()
-    cases = {name: fake.case(name, seconds) for name, seconds in (("a", 1.0), ("b", 2.0))}
-    seconds = take_turns(cases, 3, fake.clock)
-    assert "".join(fake.calls) == "ab" + "ab" + "ba" + "ab"
-    assert seconds == {"a": [1.0, 1.0, 1.0], "b": [2.0, 2.0, 2.0]}
+    cases = {name: fake.case(name, seconds) for name, seconds in (("a", 2), ("b", 3), ("c", 1))}
+    found = compare(cases, 3, fake.clock)
+    assert "".join(fake.calls) == "abc" + "abac" + "baca" + "abac"
+    assert found == {"a": (2, 1, 1, 1), "b": (3, 1.5, 1.5, 1.5), "c": (1, 0.5, 0.5, 0.5)}
+
+
+def test_one_case_alone_is_timed_too():
+    fake = FakeTime(slowdown=1.0)
+    assert compare({"a": fake.case("a", 1.0)}, 3, fake.clock) == {"a": (3.0, 1, 1, 1)}
 
 
 def test_ratio_is_the_median_of_the_rounds_with_its_quartiles():
     # Ratios 2, 1.5, 4, 1, 3: not the ratio of the medians, 6 / 2.
-    found = against([2.0, 6.0, 8.0, 5.0, 9.0], [1.0, 4.0, 2.0, 5.0, 3.0])
-    assert found == (6.0, 2.0, 1.5, 3.0)
-
-
-def test_every_case_is_compared_with_the_first():
-    fake = FakeTime()
-    cases = {name: fake.case(name, seconds) for name, seconds in (("a", 2.0), ("b", 3.0))}
-    found = compare(cases, 4, fake.clock)
-    assert found["a"] == (2.0, 1.0, 1.0, 1.0)
-    assert found["b"] == (3.0, 1.5, 1.5, 1.5)
+    rounds = zip([2.0, 6.0, 8.0, 5.0, 9.0], [1.0, 4.0, 2.0, 5.0, 3.0], strict=True)
+    assert against([Pair(*both) for both in rounds]) == (6.0, 2.0, 1.5, 3.0)
 
 
 def test_a_machine_that_slows_down_does_not_count():

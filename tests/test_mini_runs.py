@@ -58,8 +58,7 @@ def test_the_average_follows_by_hand():
 
 
 def test_rates_warm_up_and_fall():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    optimizer.param_groups[0]["peak"] = 2.0
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     found = []
     for progress, step in ((0.0, 0), (0.01, 9), (0.5, 500), (1.0, 1000)):
         set_rate(optimizer, progress, step, warm_up=10)

@@ -251,6 +251,13 @@ def test_bad_settings_are_named(tmp_path, monkeypatch, tower, capsys, flags, mes
     assert message in capsys.readouterr().err
 
 
+def test_bfloat16_is_refused_where_it_is_emulated(tmp_path, monkeypatch, tower, capsys) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    flags = ["--tower.precision", "bfloat16", "--output", str(tmp_path)]
+    assert optimize.main(["--prompt", "a red stick", *flags]) == 2
+    assert "'bfloat16', which device 'cpu' does not have or emulates" in capsys.readouterr().err
+
+
 def test_an_unknown_tower_is_named(tmp_path, capsys) -> None:
     arguments = ["--prompt", "a red cone", "--guidance", "no-such-tower", "--output", str(tmp_path)]
     assert optimize.main(arguments) == 2

@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from ..precision import has_bfloat16
 from ..whole_files import whole_file
 
 
@@ -33,13 +34,9 @@ def settings(config: Any) -> dict[str, str]:
 
 
 def autocast(device: torch.device | str = "cpu") -> torch.autocast:
-    """bfloat16 for products and convolutions, where that is faster than float32.
-
-    A CPU without AVX-512 or SVE emulates it: a hundred times slower (AMD EPYC with AVX2).
-    """
+    """bfloat16 for products and convolutions, where that is faster than float32."""
     kind = torch.device(device).type
-    slow = kind == "cpu" and torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT")
-    return torch.autocast(kind, torch.bfloat16, enabled=not slow)
+    return torch.autocast(kind, torch.bfloat16, enabled=has_bfloat16(device))
 
 
 def write_log(path: Path, **figures: object) -> None:
@@ -89,10 +86,11 @@ def follow(average: nn.Module, model: nn.Module, step: int, decay: float = 0.999
 
 
 def set_rate(optimizer: torch.optim.Optimizer, progress: float, step: int, warm_up: int) -> None:
-    """Nothing; each group's rate is its "peak" times a warm-up, then a cosine down to 1 %."""
+    """Nothing; each group's rate is its first one times a warm-up, then a cosine down to 1 %."""
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * min((step + 1) / warm_up, cosine)
+        peak = group.setdefault("peak", group["lr"])
+        group["lr"] = peak * min((step + 1) / warm_up, cosine)
 
 
 def size_in_mb(*modules: nn.Module) -> float:

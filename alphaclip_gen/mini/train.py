@@ -209,7 +209,7 @@ def save(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerBase, folder: Path
 
 
 def new_optimizers(learner: Learner, config: Config) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for matrices between layers, AdamW for the rest; each knows its peak rate.
+    """Muon for matrices between layers, AdamW for the rest.
 
     Muon took about 40 % fewer steps than AdamW alone to the same loss here.
     """
@@ -223,8 +223,6 @@ def new_optimizers(learner: Learner, config: Config) -> tuple[torch.optim.Optimi
     ]
     muon = Muon(hidden, lr=config.learning_rate, weight_decay=0.05)
     adam = torch.optim.AdamW(groups, lr=config.edge_rate, betas=(0.9, 0.98), fused=True)
-    for group in (*muon.param_groups, *adam.param_groups):
-        group["peak"] = group["lr"]
     return muon, adam
 
 

@@ -82,8 +82,6 @@ def main(config: Config) -> None:
     optimizer = torch.optim.AdamW(
         learned, config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
     )
-    for group in optimizer.param_groups:
-        group["peak"] = config.learning_rate
     parts: dict[str, Stateful] = {"model": model, "average": average, "optimizer": optimizer}
     checkpoint, log = config.output / "checkpoint.pt", config.output / "log.jsonl"
     start = load_checkpoint(checkpoint, **parts)

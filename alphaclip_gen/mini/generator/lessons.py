@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...framing import VISIBLE
 from ...subject.prompts import subject_prompt
 from ..artwork import TRAINING_STYLES
 from ..captions import COLORS, SHAPES
@@ -28,23 +29,26 @@ from .grounds import draw_grounds
 from .prompts import GROUNDS, UNNAMED, Instruction, random_instruction, say
 
 LAYOUTS: dict[tuple[int, str], tuple[tuple[float, float, float], ...]] = {
-    (1, "medium"): ((0.0, 0.0, 0.72),),
-    (1, "small"): ((0.0, 0.0, 0.47),),
-    (1, "large"): ((0.0, 0.0, 0.94),),
-    (2, "medium"): ((-0.5, 0.0, 0.47), (0.5, 0.0, 0.47)),
-    (3, "medium"): ((-0.5, 0.5, 0.47), (0.5, 0.5, 0.47), (0.0, -0.5, 0.47)),
+    (1, "medium"): ((0.0, 0.0, 0.6),),
+    (1, "small"): ((0.0, 0.0, 0.4),),
+    (1, "large"): ((0.0, 0.0, 0.8),),
+    (2, "medium"): ((-0.5, 0.0, 0.4), (0.5, 0.0, 0.4)),
+    (3, "medium"): ((-0.5, 0.5, 0.4), (0.5, 0.5, 0.4), (0.0, -0.5, 0.4)),
 }
-"""(count, size) -> x, y and radius of each copy, in [-1, 1] picture units (y down).
+"""(count, size) -> x, y and half the longer side of each copy, in [-1, 1] picture units (y down).
 
-A copy takes about 4, 6 or 8 latents in a row, whole ones, and a subject's tokens are 4 in a row: so
-what to draw into a latent is in one token, or in two by two.
+What the tower is shown has a margin, an eighth of that side all around: it would take 4, 6 or 8
+latents in a row, whole ones, so that what to draw into a latent is at the same tokens always.
 """
 THUMBNAIL = 32
 """Pixels of a subject's picture that the Q-Former learns to draw."""
 
+_THUMBNAIL_RADIUS = 0.8  # as the tower is shown it, if nothing hides a part
+
 _TROUPE = ("troupe",)
 _VIEWS = 8  # of each solid
 _LIGHT = (0.35, 0.55, 0.76)
+_TRIAL_RADIUS = 0.7  # of a sprite that is drawn to find its extent; turned, it still has room
 
 
 @dataclass(frozen=True)
@@ -255,17 +259,47 @@ def draw_subjects(
     radius: Float[Tensor, " subjects"],
     size: int,
 ) -> Float[Tensor, "subjects 4 {size} {size}"]:
-    """Premultiplied RGBA of subjects alone, at their places."""
+    """Premultiplied RGBA of subjects alone, each in the middle of its place.
+
+    Args:
+        troupe: what they are drawn from.
+        subjects: which, and how far turned.
+        center: x and y in [-1, 1] picture units, y down.
+        radius: half of the longer side of what is seen, in the same units.
+        size: picture side in pixels.
+    """
     angle = subjects.angle
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
-    grid = sampling_grid(center, radius[:, None, None] * turn, size)
+    trial = _draw_sprites(troupe, subjects, torch.zeros_like(center), _TRIAL_RADIUS * turn, 64)
+    middle, half = _extent(trial[:, 3])
+    scale = radius / half
+    axes = (_TRIAL_RADIUS * scale)[:, None, None] * turn
+    return _draw_sprites(troupe, subjects, center - scale[:, None] * middle, axes, size)
+
+
+def _draw_sprites(
+    troupe: Cast, subjects: Subjects, center: Tensor, axes: Tensor, size: int
+) -> Tensor:
+    grid = sampling_grid(center, axes, size)
+    pixels = axes.det().sqrt() * size
     layers = torch.zeros(len(center), 4, size, size)
     for kind, pyramid in ((False, troupe.art), (True, troupe.solids)):
         rows = (subjects.solid == kind).nonzero()[:, 0]
         if len(rows):
-            drawn = draw(pyramid, subjects.sprite[rows], grid[rows], radius[rows] * size)
+            drawn = draw(pyramid, subjects.sprite[rows], grid[rows], pixels[rows])
             layers[rows] = _lit(drawn, subjects.color[rows]) if kind else drawn
     return layers
+
+
+def _extent(
+    coverage: Float[Tensor, "subjects side side"],
+) -> tuple[Float[Tensor, "subjects 2"], Float[Tensor, " subjects"]]:
+    """Middle (x, y) and half the longer side of what is seen, in [-1, 1] picture units."""
+    seen, side = coverage > VISIBLE * coverage.amax((1, 2), keepdim=True), coverage.shape[-1]
+    lines = torch.stack([seen.any(1), seen.any(2)], dim=1).int()  # columns, rows
+    first = lines.argmax(2) / side * 2 - 1
+    last = 1 - lines.flip(2).argmax(2) / side * 2
+    return (first + last) / 2, (last - first).amax(1) / 2
 
 
 def _lit(layers: Tensor, color: Tensor) -> Tensor:
@@ -278,7 +312,7 @@ def _lit(layers: Tensor, color: Tensor) -> Tensor:
 
 def _thumbnails(troupe: Cast, subjects: Subjects) -> Float[Tensor, "subjects 4 32 32"]:
     count = len(subjects.concept)
-    center, radius = torch.zeros(count, 2), torch.ones(count)
+    center, radius = torch.zeros(count, 2), torch.full((count,), _THUMBNAIL_RADIUS)
     whole = draw_subjects(troupe, subjects, center, radius, 2 * THUMBNAIL)
     return F.avg_pool2d(whole, 2)
 

@@ -31,8 +31,8 @@ LATENT_SCALE = 8
 """Pixels to a latent, along each side."""
 CONTEXT_POSITION = 2
 """Tokens before the subject's: begin and article (`ContextCLIPTextModel.forward`)."""
-CONTEXT = 40
-"""Longest prompt in tokens: begin, words, end, and the subject's tokens."""
+WORDS = 24
+"""Longest prompt in tokens: begin, words and end; the subject's tokens come on top."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Sizes:
 
     width: int = 192
     heads: int = 6
-    queries: int = 16
-    tower_layers: int = 4
+    queries: int = 64
+    tower_layers: int = 3
     qformer_layers: int = 3
     text_layers: int = 2
     unet: tuple[int, ...] = (96, 160)
@@ -160,7 +160,7 @@ def _new_qformer(vision: CLIPVisionConfig, words: int, sizes: Sizes) -> AlphaBli
         "num_hidden_layers": sizes.qformer_layers,
         "num_attention_heads": sizes.heads,
         "intermediate_size": sizes.width,
-        "max_position_embeddings": CONTEXT,
+        "max_position_embeddings": WORDS,
         "cross_attention_frequency": 1,
         "encoder_hidden_size": vision.hidden_size,
         "hidden_dropout_prob": 0.0,
@@ -183,7 +183,7 @@ def _new_text_encoder(tokenizer: PreTrainedTokenizerFast, sizes: Sizes) -> Conte
         intermediate_size=2 * sizes.width,
         num_hidden_layers=sizes.text_layers,
         num_attention_heads=sizes.heads,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=WORDS + sizes.queries,
         hidden_act="gelu",
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -214,7 +214,7 @@ def train_step(
 def new_optimizers(
     learner: Learner, config: Config
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Muon for matrices between layers, AdamW for the rest; each knows its peak rate."""
+    """Muon for matrices between layers, AdamW for the rest."""
     between = (".layer.", ".layers.", "transformer_blocks.")
     hidden, edges = list[dict](), list[dict]()
     for in_tower, share in ((False, 1.0), (True, config.tower_share)):
@@ -233,8 +233,6 @@ def new_optimizers(
     hidden, edges = ([group for group in groups if group["params"]] for groups in (hidden, edges))
     muon = Muon(hidden, weight_decay=0.02)
     adam = torch.optim.AdamW(edges, betas=(0.9, 0.99), weight_decay=0.02, fused=True)
-    for group in (*muon.param_groups, *adam.param_groups):
-        group["peak"] = group["lr"]
     return muon, adam
 
 
