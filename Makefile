@@ -20,7 +20,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1	/'
 
-demo: $(VENV)/.installed-3d  ## regions named, a prompt turned into a mesh: outputs/demo
+demo: $(VENV)/.installed-3d,diffusion  ## regions named, a mesh made, subjects drawn anew: outputs/demo
 	@echo "==> demo: writing to outputs/demo"
 	@$(VENV)/bin/alphaclip-gen demo --output outputs/demo $(ARGS)
 

@@ -31,7 +31,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.siglip.modeling_siglip import SiglipMultiheadAttentionPoolingHead
 
 from .alpha import ROUNDING
-from .vision import color_and_stored
+from .vision import Complete, color_and_stored
 
 LEAST_SHARE = 1e-8  # of a patch outside: finite, so that an empty region stays defined
 
@@ -151,7 +151,7 @@ class FocusedSiglipVisionConfig(SiglipVisionConfig):
     focus_strength: float = 1.0
 
 
-class FocusedCLIPVisionModel(CLIPVisionModel):
+class FocusedCLIPVisionModel(Complete, CLIPVisionModel):
     """CLIP's vision transformer whose attention follows a fourth channel, `alpha - 1`."""
 
     __module__ = __name__.rpartition(".")[0]
@@ -178,7 +178,7 @@ class FocusedCLIPVisionModel(CLIPVisionModel):
         return super().forward(color, interpolate_pos_encoding, attention_mask=bias, **kwargs)
 
 
-class FocusedCLIPVisionModelWithProjection(CLIPVisionModelWithProjection):
+class FocusedCLIPVisionModelWithProjection(Complete, CLIPVisionModelWithProjection):
     """The focusing tower with its projection: diffusers' image encoder."""
 
     __module__ = __name__.rpartition(".")[0]
@@ -206,7 +206,7 @@ class FocusedPoolingHead(SiglipMultiheadAttentionPoolingHead):
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
 
 
-class FocusedSiglipVisionModel(SiglipVisionModel):
+class FocusedSiglipVisionModel(Complete, SiglipVisionModel):
     """SigLIP's vision transformer whose attention, pooling too, follows a fourth channel."""
 
     __module__ = __name__.rpartition(".")[0]

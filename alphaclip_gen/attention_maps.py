@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from .attention_focus import FocusedEncoder, FocusedPoolingHead, attention_bias
 
+_CORE_STATE = ("_v", "_pin_state")
+"""Where ComfyUI's core keeps what it knows of a module's memory."""
+
 
 def attention_map(
     tower: nn.Module,
@@ -90,7 +93,19 @@ def differentiable_copy(tower: nn.Module) -> nn.Module:
     if not any(p.is_inference() or p.dtype in half for p in parameters):
         return tower
     with torch.inference_mode(False), torch.no_grad():
-        return copy.deepcopy(tower).float()
+        return _copied(tower).float()
+
+
+def _copied(tower: nn.Module) -> nn.Module:
+    """A deep copy without what ComfyUI's core attaches: a copy of that would free the original."""
+    attached = [
+        value for m in tower.modules() for name in _CORE_STATE if (value := getattr(m, name, None))
+    ]
+    copied = copy.deepcopy(tower, {id(value): None for value in attached})
+    for module in copied.modules():
+        for name in _CORE_STATE:
+            vars(module).pop(name, None)
+    return copied
 
 
 # The tower's parts

@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from .encoder import RegionEncoder
-from .framing import Geometry, as_image
+from .framing import CUT_OUT, Geometry, as_image
 from .mini.captions import all_captions
 from .regions import alpha_from_box, alpha_from_points, alpha_from_strokes, as_alpha_map
 from .show import figure, lit_region
@@ -119,7 +119,7 @@ def _texts(config: Score) -> list[str]:
 
 
 def _whole(geometry: Geometry) -> Geometry:
-    return "pad" if geometry == "region" else geometry
+    return "pad" if geometry in CUT_OUT else geometry
 
 
 def _regions(config: Score, size: tuple[int, int]) -> tuple[list[str], list[Tensor]]:

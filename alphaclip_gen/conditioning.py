@@ -116,11 +116,6 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
         _check_processor(processor)
     done = _focus_of(pipe) or Focus(pipe)
     own, stock_tower = place.value, done.before(place)
-    if any(hasattr(module, "_diffusers_hook") for module in own.modules()):
-        raise ValueError(
-            "the image encoder of pipe is group offloaded; call focus(pipe, tower) before "
-            "enable_group_offload()."
-        )
     if isinstance(tower, str | os.PathLike):
         from .checkpoints import load_tower
 
@@ -131,6 +126,11 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
         if baseline is None:
             given = taking_alpha(own if tower is None else tower)
             chosen = fitting(pipe, place, stock_tower, given)
+        if chosen is not own and any(hasattr(m, "_diffusers_hook") for m in own.modules()):
+            raise ValueError(
+                "the image encoder of pipe is group offloaded; call focus(pipe, tower) before "
+                "enable_group_offload()."
+            )
         pipe.__dict__["_alpha_focus"] = done
         if chosen is not own:
             done.replace(place, chosen.to(own.device, own.dtype).eval())

@@ -11,11 +11,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import CLIPImageProcessor, PreTrainedTokenizerBase
 
 from .checkpoints import Tower, make_model, make_processor, make_tower
 from .dialects import ALPHA, Layout
 from .exporting import export
+from .processor import AlphaCLIPImageProcessor
 from .published import LICENSE
 from .recognition import Checkpoint
 from .sources import PathLike, read_checkpoint
@@ -73,7 +74,8 @@ def convert(
     tokenizer = _tokenizer(words) if is_folder and isinstance(model, AlphaCLIPModel) else None
     path = export(model, folder, layout, fold)
     if is_folder:
-        make_processor(checkpoint).save_pretrained(folder)
+        processor = make_processor(checkpoint)
+        (_stock_processor(processor) if fold else processor).save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     kept = "folded into the position embedding" if fold else "not folded"
@@ -81,6 +83,13 @@ def convert(
         ("written", f"{path} ({layout}, {str(dtype).removeprefix('torch.')}; alpha {kept})")
     )
     return Conversion(tuple(rows), path)
+
+
+def _stock_processor(processor: AlphaCLIPImageProcessor) -> CLIPImageProcessor:
+    """transformers' own with the same settings: what is folded takes three channels only."""
+    settings, known = processor.to_dict(), CLIPImageProcessor().to_dict()
+    kept = settings.keys() & known.keys() - {"image_processor_type"}
+    return CLIPImageProcessor(**{name: settings[name] for name in kept})
 
 
 def _tokenizer(words: Checkpoint) -> PreTrainedTokenizerBase | None:

@@ -1,5 +1,6 @@
-"""The two-minute tour: the regions of scenes named, and a prompt turned into a mesh."""
+"""The two-minute tour: regions named, a prompt turned into a mesh, and subjects drawn anew."""
 
+import importlib.util
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from .show import figure, lit_region, to_pil
 
 @dataclass(frozen=True)
 class Demo:
-    """Name the regions of scenes, and turn a prompt into a mesh; nothing is downloaded."""
+    """Name the regions of scenes, turn a prompt into a mesh, and draw what regions show anew;
+    nothing is downloaded."""
 
     output: Path = Path("outputs/demo")
     """Folder of the pictures and the mesh."""
@@ -30,7 +32,7 @@ class Demo:
 
 
 def demo(config: Demo, console: Console) -> None:
-    """Write scene.png, regions.png and the mesh's folder; print what to try next."""
+    """Write scene.png, regions.png, the mesh's folder and focus.png; print what to try next."""
     config.output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     console.print("[bold]1. Three scenes, their regions named[/]")
@@ -42,8 +44,15 @@ def demo(config: Demo, console: Console) -> None:
         console.print(
             "   nerf/optimize.py comes with a clone of the repository: run the demo there."
         )
+    began = time.monotonic()
+    console.print("[bold]3. The region decides what is generated[/]")
+    focus = draw_focus(config.output / "focus.png")
+    if focus is None:
+        console.print("   needs diffusers: pip install 'alphaclip-gen[diffusion]'")
+    else:
+        console.print(f"   {focus}  ({time.monotonic() - began:.0f} s)")
     console.print("\n[bold]To look at[/]")
-    for path in (picture, *(mesh or ())):
+    for path in (picture, *(mesh or ()), *([focus] if focus else ())):
         console.print(f"   {path}")
     console.print("[bold]To try next[/]")
     programs = _shown(Path(sys.executable).parent)
@@ -101,6 +110,16 @@ def make_mesh(config: Demo) -> tuple[Path, ...] | None:
     if subprocess.run(command, check=False).returncode:
         raise OSError(f"{program} failed; its own message stands above.")
     return tuple(folder / name for name in ("turntable.gif", "preview.png", "mesh.glb"))
+
+
+def draw_focus(path: Path) -> Path | None:
+    """Writes the grid of `alphaclip-gen grid`; None where diffusers is not installed."""
+    if importlib.util.find_spec("diffusers") is None:
+        return None
+    from .focus_grid import FocusGrid, focus_grid
+
+    focus_grid(FocusGrid(path), Console(quiet=True))
+    return path
 
 
 def _shown(path: Path) -> Path:

@@ -16,12 +16,12 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .alpha import check_alpha
 from .checkpoints import make_model, make_processor, text_side
-from .framing import as_image, preprocess
+from .framing import CUT_OUT, as_image, preprocess
 from .pictures import Picture
 from .processor import AlphaCLIPImageProcessor
 from .sources import PathLike, read_checkpoint
 from .tokenizer import load_tokenizer
-from .vision import AlphaCLIPModel
+from .vision import AlphaCLIPModel, heeds_alpha
 
 logger = logging.getLogger(__name__)
 _MOST_WARNINGS = 8
@@ -95,6 +95,8 @@ class RegionEncoder:
         checkpoint = read_checkpoint(name_or_path, pretrained, subfolder)
         words = text_side(checkpoint, text)
         model = make_model(checkpoint, words, dtype)
+        if not heeds_alpha(model):
+            logger.warning("%s has no alpha weights: regions change nothing.", checkpoint.source)
         torch.nn.Module.to(model, device)  # transformers' own is typed as a plain function
         return cls(model, load_tokenizer(words), make_processor(checkpoint))
 
@@ -172,7 +174,9 @@ class RegionEncoder:
                 f"each picture, or any number for a single one."
             )
         framed = [
-            self._framed(image.to(self.device), alpha, geometry)
+            self._framed(
+                image.to(self.device), None if alpha is None else alpha.to(self.device), geometry
+            )
             for image, alpha in zip(images, alphas, strict=True)
         ]
         with torch.no_grad():
@@ -218,7 +222,7 @@ class RegionEncoder:
     ) -> tuple[Tensor, Tensor]:
         """Image and alpha of the tower's size; a whole picture has no region to cut out."""
         geometry = geometry or self.geometry
-        geometry = "pad" if geometry == "region" and alpha is None else geometry
+        geometry = "pad" if geometry in CUT_OUT and alpha is None else geometry
         return preprocess(image, alpha, self.size, geometry)
 
     def _forward(self, framed: Tensor, alpha: Tensor | None) -> Any:
@@ -257,16 +261,13 @@ class RegionEncoder:
             logger.warning("%d more words are unknown or cut off.", len(lost) - _MOST_WARNINGS)
 
     def _lost_words(self, text: str) -> list[Callable[[], str]]:
-        """Makes what to say of each unknown word of a text, and of those that are cut off.
+        """Makes what to say of a text's words that are cut off, then of each unknown one.
 
         Looking for the closest words takes time, so it is left until the warning is shown.
         """
         encoded = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         ids, spans = encoded["input_ids"], encoded["offset_mapping"]
-        said: list[Callable[[], str]] = [
-            partial(self._unknown, word, text)
-            for word in dict.fromkeys(self._unknown_words(text, encoded))
-        ]
+        said = list[Callable[[], str]]()
         if len(ids) > self._context:
             cut = text[spans[self._context - 1][0] :].strip()
             said.append(
@@ -275,6 +276,10 @@ class RegionEncoder:
                     f"{_short(cut, 200)}."
                 )
             )
+        said += [
+            partial(self._unknown, word, text)
+            for word in dict.fromkeys(self._unknown_words(text, encoded))
+        ]
         return said
 
     def _unknown(self, word: str, text: str) -> str:

@@ -26,7 +26,7 @@ from .mini.captions import COLORS
 from .mini.emoji_world import Cast, Mix, render_world
 from .mini.evaluate_regions import read_cast
 from .mini.picture_judge import SIZE, WEIGHTS, PictureJudge, ground_colors
-from .mini.rates import rate, shown
+from .mini.rates import mean_rate, rate, shown
 from .tables import markdown_table
 from .whole_files import write_json, write_text
 
@@ -111,14 +111,19 @@ def evaluate_focus(config: EvaluateFocus, console: Console) -> dict:
 
 
 def pair_scenes(cast: Cast, count: int, seed: int, styles: Sequence[str]) -> Pairs:
-    """So many scenes in which two emoji, as they were drawn, can be seen well."""
+    """So many scenes in which two emoji, as they were drawn, can be seen well.
+
+    Either of the two may be the one in front.
+    """
     generator = torch.Generator().manual_seed(seed)
     mix = Mix(objects=(2, 2), styles=tuple(styles), solids=0.0, looks=0.0, rough=0.0)
     found, missing = list[Pairs](), count
     while missing > 0:
         scenes = render_world(cast, count, generator, mix)
         both = (scenes.present.sum(1) == 2).nonzero()[:missing, 0]
-        found.append(Pairs(scenes.image[both], scenes.visible[both], scenes.concept[both]))
+        order = torch.rand(len(both), 2, generator=generator).argsort(1)
+        rows = both[:, None], order
+        found.append(Pairs(scenes.image[both], scenes.visible[rows], scenes.concept[rows]))
         missing -= len(both)
     image, visible, subject = (
         torch.cat([getattr(part, name) for part in found])
@@ -171,6 +176,8 @@ def focus_figures(
 ) -> dict[str, dict]:
     """Fidelity and leakage of each region and of both together, and how often both are right.
 
+    The two pictures of a scene are not independent: together they count as one trial.
+
     Args:
         named: what the picture of region A, and that of region B, was said to show.
         subject: A and B.
@@ -181,8 +188,8 @@ def focus_figures(
         "region on A, is B": rate(other[:, 0]),
         "region on B, is B": rate(right[:, 1]),
         "region on B, is A": rate(other[:, 1]),
-        "is region": rate(right.flatten()),
-        "is other": rate(other.flatten()),
+        "is region": mean_rate(right),
+        "is other": mean_rate(other),
         "changed": rate(right.all(1)),
     }
 
@@ -232,12 +239,18 @@ def markdown(result: dict) -> str:
         f"subjects: {scenes}. Generator {result['generator']}, {result['steps']} steps, guidance "
         f"{result['guidance']}, seed {result['seed']}, {result['date']}. Where a region is given "
         f"(rows alpha and training-free focus) the generator's image processor frames it by "
-        f"geometry {result['geometry']!r}: that is part of the focus.\n"
-        f"The judge names {_judged(result['judge'])} of drawings in views that it was not trained "
-        f"on.\n",
+        f"geometry {result['geometry']!r}: that is part of the focus, and the row crop shows how "
+        f"much of it. Training-free focus acts in the tower alone; the Q-Former's queries still "
+        f"look at all patches.\n"
+        f"{_judged(result['judge'])} It trained and guided nothing that made these pictures; it "
+        f"was trained on drawings of every style, other views of them.\n",
     ]
     return "\n".join(pages)
 
 
 def _judged(held_out: dict[str, dict[str, float]]) -> str:
-    return ", ".join(f"{part['concept']:.2f} ({kind})" for kind, part in held_out.items())
+    parts = (
+        f"{part['concept']:.2f} of subjects and {part['count']:.2f} of counts right ({kind})"
+        for kind, part in held_out.items()
+    )
+    return f"The judge of the pictures, on views held out from its training: {'; '.join(parts)}."

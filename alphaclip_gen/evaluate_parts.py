@@ -27,9 +27,9 @@ from .made_meshes import (
     make_meshes,
     read_prompts,
     seconds_of,
-    slug,
+    slugs,
 )
-from .mini.captions import COLORS, SHAPES, caption
+from .mini.captions import COLORS, SHAPES, all_captions, caption
 from .mini.judge import Judge, judge_mesh
 from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
@@ -97,6 +97,8 @@ class PairRow:
     prompt: str
     asked: tuple[str, str]
     named: tuple[str, str] | None = None
+    probability: tuple[float, float] | None = None
+    """Of what was asked, in its place."""
     seconds: float | None = None
     problem: str | None = None
 
@@ -166,14 +168,15 @@ def evaluate_parts(
     seen: dict[str, list[PairRow]] = {}
     for variant in variants:
         folder, lines = output / variant, [pair.line(variant) for pair in pairs]
+        names = slugs(lines)
         code = make_meshes(program, lines, folder, [*FLAGS, *options]) if program else None
         rows = [
-            judge_halves(judge, folder / slug(line), pair, color_space)
-            for line, pair in zip(lines, pairs, strict=True)
+            judge_halves(judge, folder / name, pair, color_space)
+            for name, pair in zip(names, pairs, strict=True)
         ]
         seen[variant] = rows
         table[variant] = {**summarize(rows), "exit_code": code, "rows": [asdict(r) for r in rows]}
-        meshes = [load_mesh(folder / slug(line))[0] for line in lines]
+        meshes = [load_mesh(folder / name)[0] for name in names]
         notes = ["" if row.right["both"] else _seen(row) for row in rows]
         prompts = [row.prompt for row in rows]
         sheet = labelled_sheet(prompts, notes, meshes, columns=5, tile=270, color_space=color_space)
@@ -224,12 +227,14 @@ def judge_halves(
     mesh, problem = load_mesh(folder)
     if mesh is None:
         return PairRow(row.prompt, row.asked, seconds=row.seconds, problem=problem)
-    named = []
-    for side in (pair.first_side, pair.second_side):
+    captions, named, likely = all_captions(), [], []
+    for side, asked in zip((pair.first_side, pair.second_side), row.asked, strict=True):
         half = cut(mesh, SIDES[side])
         verdict = None if half is None else judge_mesh(judge, half, color_space=color_space)
         named.append("nothing" if verdict is None else verdict.caption)
-    return PairRow(row.prompt, row.asked, (named[0], named[1]), row.seconds)
+        chances = None if verdict is None else verdict.log_probabilities.exp()
+        likely.append(0.0 if chances is None else round(chances[captions.index(asked)].item(), 4))
+    return PairRow(row.prompt, row.asked, (named[0], named[1]), (likely[0], likely[1]), row.seconds)
 
 
 def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | None:

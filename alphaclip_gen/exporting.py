@@ -83,8 +83,13 @@ def export(
         layout: "transformers" writes a folder for from_pretrained, the others one file; for
             open_clip with a text tower also the configuration for its "local-dir:" names.
         fold: as in `state_in`; for transformers it writes stock CLIP.
+
+    Raises:
+        ValueError: the layout has no place for the model's activation or number of heads.
     """
     folder = Path(folder)
+    if layout in ("alpha-clip", "openai"):
+        _check_is_told_by_shapes(model, layout)
     if layout == "transformers":
         with no_progress_bar():
             (to_stock(model) if fold else model).save_pretrained(folder)
@@ -100,6 +105,18 @@ def export(
         with whole_file(path) as part:
             torch.save(state, part)
     return path
+
+
+def _check_is_told_by_shapes(model: Tower | AlphaCLIPModel, layout: Layout) -> None:
+    """These layouts hold weights only; all else is taken to be as OpenAI's models have it."""
+    vision: Any = getattr(model.config, "vision_config", model.config)
+    width, heads = vision.hidden_size, vision.num_attention_heads
+    if vision.hidden_act != "quick_gelu" or heads * 64 != width:
+        raise ValueError(
+            f"layout is {layout!r}, which can't say that a model has {vision.hidden_act} and "
+            f"{heads} heads in {width} channels: readers would take it for quick_gelu and "
+            f"{width // 64} heads. Use 'transformers', or 'open_clip' and its name there."
+        )
 
 
 def open_clip_config(model: AlphaCLIPModel) -> dict[str, Any]:

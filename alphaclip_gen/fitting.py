@@ -5,9 +5,14 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedModel
 
 from .attention_focus import FOCUSED, focus_attention
+from .exporting import to_stock
 from .families import Place, resizes_itself, wraps_its_tower
 from .published import B16, L14, L14_336
-from .vision import AlphaCLIPVisionModel, AlphaCLIPVisionModelWithProjection
+from .vision import (
+    AlphaCLIPVisionModel,
+    AlphaCLIPVisionModelWithProjection,
+    heeds_alpha,
+)
 
 TAKE_ALPHA = (AlphaCLIPVisionModel, AlphaCLIPVisionModelWithProjection, *FOCUSED.values())
 
@@ -42,9 +47,12 @@ def shape_of(tower: Any) -> Shape:
 
 
 def taking_alpha(tower: Any) -> PreTrainedModel:
-    """The tower itself if it takes RGBA, else a stock one made to follow alpha without training."""
+    """The tower itself if it heeds alpha, else one made to follow it without training.
+
+    A plain CLIP that `load_tower` gave alpha weights has them all zero: it heeds nothing yet.
+    """
     if isinstance(tower, TAKE_ALPHA):
-        return tower
+        return tower if heeds_alpha(tower) else focus_attention(to_stock(tower))
     if type(tower) in FOCUSED:
         return focus_attention(tower)
     raise TypeError(
@@ -91,6 +99,6 @@ def _needs(pipe: Any, place: Place, own: Any) -> list[str]:
     layers = getattr(adapters, "image_projection_layers", [])
     if any(not hasattr(layer, "image_embeds") for layer in layers):
         needs.append("width")  # IP-Adapter Plus reads the tokens
-    if resizes_itself(pipe):
-        needs.append("tokens")
+    if resizes_itself(pipe) or getattr(pipe, "safety_checker", None) is not None:
+        needs.append("tokens")  # a safety checker shares the processor, and has a size of its own
     return needs

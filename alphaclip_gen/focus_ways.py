@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .attention_focus import attention_bias
-from .baselines import Baseline, blur_outside, crop_to_region, gray_outside
+from .baselines import Baseline, blur_outside, crop_to_region, gray_outside, red_circle
 
 Painter = Callable[[Tensor, Tensor, Sequence[str], Sequence[int]], Tensor]
 """(image, alpha, prompts, seeds) -> pictures of the subjects of regions, in [0, 1].
@@ -32,7 +32,7 @@ def pipeline_painter(
     guidance: float = 2.5,
     batch: int = 32,
 ) -> Painter:
-    """A painter that runs an AlphaBlipDiffusionPipeline.
+    """A painter that runs an AlphaBlipDiffusionPipeline, on any device and in any precision.
 
     Args:
         pipe: the pipeline; its progress bar is left as it is.
@@ -43,7 +43,7 @@ def pipeline_painter(
     """
 
     def paint(image: Tensor, alpha: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        made = []
+        made = list[Tensor]()
         for start in range(0, len(image), batch):
             part = slice(start, start + batch)
             made.append(
@@ -59,7 +59,7 @@ def pipeline_painter(
                     output_type="pt",
                 ).images
             )
-        return torch.cat(made)
+        return torch.cat(made).float().cpu()
 
     return paint
 
@@ -77,6 +77,7 @@ def ways_around(paint: Painter, focused: Painter | None = None) -> dict[str, Pai
         "crop": _changed(paint, crop_to_region),
         "blur outside": _changed(paint, blur_outside),
         "gray outside": _changed(paint, gray_outside),
+        "red circle": _changed(paint, red_circle),
     }
     return ways if focused is None else {**ways, "training-free focus": focused}
 

@@ -100,7 +100,8 @@ def preprocess(
             region (moved to lie inside, padded where the picture is too narrow for it),
             "region-centered" has the region in its middle always, padded where it leaves the
             picture.
-        margin: of a region's longer side, kept on each of its sides by the last two.
+        margin: of a region's longer side, kept on each of its sides by the last two; a region
+            that is the whole picture has none, so that all of it fits exactly.
     """
     check_image(image)
     check_size((size, size))
@@ -188,7 +189,8 @@ def _window(alpha: Tensor, margin: Number, inside: bool) -> Window:
     region = alpha > VISIBLE * alpha.amax()
     spans = [region.any(axis).nonzero().flatten()[[0, -1]].tolist() for axis in (0, 1)]
     side = max(last + 1 - first for first, last in spans)
-    side += 2 * round(side * margin)
+    if not region.all():
+        side += 2 * round(side * margin)
     starts, stops = [], []
     for (first, last), extent in zip(spans, reversed(alpha.shape), strict=True):
         start = (first + last + 1 - side) // 2

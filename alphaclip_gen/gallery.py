@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .evaluate_3d import evaluation_prompts, judge_folder, solid_judge
 from .evaluate_parts import FLAGS, Pair, judge_halves, parse_pair
-from .made_meshes import find_program, load_mesh, make_meshes, slug, view_of
+from .made_meshes import find_program, load_mesh, make_meshes, slugs, view_of
 from .mini.judge import Judge
 from .show import FAINT, INK, PAPER
 
@@ -67,9 +67,15 @@ def gallery(config: Gallery, console: Console) -> list[Piece]:
             lines = [pair.line("parts") for pair in pairs]
             make_meshes(program, lines, config.output / "parts", [*FLAGS, *options])
     judge = Judge.from_pretrained()
-    pieces = [_whole(judge, config.output / "prompts" / slug(prompt), prompt) for prompt in prompts]
-    pieces += [_pair(judge, config.output / "parts" / slug(pair.line("parts")), pair)
-               for pair in pairs]  # fmt: skip
+    pieces = [
+        _whole(judge, config.output / "prompts" / name, prompt)
+        for name, prompt in zip(slugs(prompts), prompts, strict=True)
+    ]
+    names = slugs([pair.line("parts") for pair in pairs])
+    pieces += [
+        _pair(judge, config.output / "parts" / name, pair)
+        for name, pair in zip(names, pairs, strict=True)
+    ]
     config.output.mkdir(parents=True, exist_ok=True)
     draw_gallery(pieces).save(config.output / "gallery.png")
     console.print(f"gallery: {config.output / 'gallery.png'}")
@@ -84,7 +90,9 @@ def _whole(judge: Judge, folder: Path, prompt: str) -> Piece:
 
 def _pair(judge: Judge, folder: Path, pair: Pair) -> Piece:
     row = judge_halves(judge, folder, pair)
-    note = row.problem or f"{_time(row.seconds)}seen as {' and '.join(row.named or ())}"
+    seen = zip(row.named or (), row.probability or (), strict=True)
+    said = " and ".join(f"{name}, {likely:.2f}" for name, likely in seen)
+    note = row.problem or f"{_time(row.seconds)}seen as {said}"
     return Piece(pair.text.replace(" | ", ", "), load_mesh(folder)[0], note)
 
 

@@ -59,6 +59,17 @@ def slug(prompt: str) -> str:
     return "-".join(words(prompt))[:80].rstrip("-") or "prompt"
 
 
+def slugs(prompts: Sequence[str]) -> list[str]:
+    """One folder name for each prompt, numbered where two would share one."""
+    names: list[str] = []
+    for prompt in prompts:
+        name, number = slug(prompt), 2
+        while name in names:
+            name, number = f"{slug(prompt)}-{number}", number + 1
+        names.append(name)
+    return names
+
+
 def words(prompt: str) -> list[str]:
     """The words of a prompt in small letters."""
     return re.findall(r"[^\W_]+", prompt.lower())
@@ -75,7 +86,7 @@ def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequ
     file.write_text("\n".join(prompts) + "\n", encoding="utf-8")
     command = [sys.executable, str(program), "--prompts", str(file), "--output", str(folder)]
     code = subprocess.run([*command, *flags], check=False).returncode
-    if code and not any((folder / slug(prompt) / "mesh.glb").is_file() for prompt in prompts):
+    if code and not any((folder / name / "mesh.glb").is_file() for name in slugs(prompts)):
         raise RuntimeError(
             f"the program ended with exit code {code} and made no mesh; its message is above. "
             f"The command was: {shlex.join([*command, *flags])}"

@@ -5,7 +5,7 @@ so zeros mean "attend everywhere": pipelines that build an unconditional picture
 keep their meaning. Source: Alpha-CLIP, arXiv 2312.03818, and its published code.
 """
 
-from typing import ClassVar, no_type_check
+from typing import Any, ClassVar, no_type_check
 
 import torch
 from jaxtyping import Float
@@ -129,7 +129,33 @@ class AlphaCLIPConfig(CLIPConfig):
     sub_configs: ClassVar = sub_configs_defaults
 
 
-class AlphaCLIPVisionModel(CLIPVisionModel):
+class Complete:
+    """A model whose `from_pretrained` refuses a file that lacks weights, where transformers draws.
+
+    Alpha weights may be missing: zero then, they leave a plain CLIP as it is.
+    """
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
+        """As transformers' own.
+
+        Raises:
+            ValueError: the file lacks weights; they would be random.
+        """
+        wants_info = options.pop("output_loading_info", False)
+        own: Any = super()
+        model, info = own.from_pretrained(*arguments, output_loading_info=True, **options)
+        missing = sorted(k for k in info["missing_keys"] if "patch_embedding_alpha" not in k)
+        if missing:
+            raise ValueError(
+                f"{arguments[0]} lacks {len(missing)} weights of {cls.__name__}: "
+                f"{', '.join(missing[:5])}{', ...' * (len(missing) > 5)}; expected all of them. "
+                f"Check that folder and class belong together."
+            )
+        return (model, info) if wants_info else model
+
+
+class AlphaCLIPVisionModel(Complete, CLIPVisionModel):
     """CLIP's vision transformer with a region input; fresh alpha weights leave it unchanged."""
 
     __module__ = _PUBLIC_HOME
@@ -150,7 +176,7 @@ class AlphaCLIPVisionModel(CLIPVisionModel):
             super()._init_weights(module)
 
 
-class AlphaCLIPVisionModelWithProjection(CLIPVisionModelWithProjection):
+class AlphaCLIPVisionModelWithProjection(Complete, CLIPVisionModelWithProjection):
     """The tower with its projection into the space shared with text: diffusers' image encoder."""
 
     __module__ = _PUBLIC_HOME
@@ -164,7 +190,7 @@ class AlphaCLIPVisionModelWithProjection(CLIPVisionModelWithProjection):
         self.post_init()
 
 
-class AlphaCLIPModel(CLIPModel):
+class AlphaCLIPModel(Complete, CLIPModel):
     """Alpha-CLIP with its text tower: `get_image_features` takes three or four channels."""
 
     __module__ = _PUBLIC_HOME
@@ -186,3 +212,13 @@ AutoConfig.register("alpha_clip_vision_model", AlphaCLIPVisionConfig, exist_ok=T
 AutoConfig.register("alpha_clip", AlphaCLIPConfig, exist_ok=True)
 AutoModel.register(AlphaCLIPVisionConfig, AlphaCLIPVisionModel, exist_ok=True)
 AutoModel.register(AlphaCLIPConfig, AlphaCLIPModel, exist_ok=True)
+
+
+def heeds_alpha(tower: Any) -> bool:
+    """Whether a tower, or a whole model, gives another result for a region.
+
+    A plain CLIP that was given alpha weights of zero does not.
+    """
+    embeddings = getattr(tower, "vision_model", tower).embeddings
+    alpha = getattr(embeddings, "patch_embedding_alpha", None)
+    return alpha is None or bool(alpha.weight.any())

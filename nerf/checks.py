@@ -78,6 +78,11 @@ def _check_view_prompts(config: Config) -> None:
         )
     if config.prompt is None and config.prompts is None:
         raise ValueError("view_prompts need a prompt for the whole; expected --prompt.")
+    if "z" in config.field.mirror:
+        raise ValueError(
+            f"view_prompts tell front from back, but field.mirror {config.field.mirror!r} makes "
+            "them alike; expected --field.mirror x, or none."
+        )
 
 
 def _check_field(config: Config) -> None:

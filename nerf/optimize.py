@@ -15,14 +15,16 @@ from pathlib import Path
 
 import many
 from alphaclip_gen.guidance import Encoder
+from alphaclip_gen.made_meshes import slug, slugs
 from alphaclip_gen.whole_files import make_writable
-from checkpoint import FILE
+from checkpoint import step_in
 from checks import check
 from guides import load_encoders
 from many import Place
-from outputs import read_prompts, slug, slugs
+from outputs import read_prompts
 from presets import parse_config
 from run import RunStopped, is_finished, run, summary
+from scene import check_apart
 from settings import Config, of_line, title
 from shares import PeerLost, Shares
 from viewer import Viewer, open_viewer
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_one(config: Config, place: Place, viewer: Viewer | None) -> int:
     """Exit code, after one prompt; several processes share out the views of its steps."""
     folder = config.output or Path("outputs") / slug(title(config))
+    check_apart(config.start, folder)
     if place.leads:
         make_writable(folder)
     with many.joined(place, config.split_views, config.device) as shares:
@@ -115,6 +118,7 @@ def _make(
     """
     if _is_there(config, folder):
         return "finished before, skipped"
+    check_apart(config.start, folder)
     make_writable(folder)
     shares = Shares(config.split_views, range(config.split_views))
     result = run(config, encoders, folder, shares, viewer, quiet)
@@ -135,9 +139,10 @@ def _exit_code(result: dict) -> int:
 
 
 def _is_there(config: Config, folder: Path) -> bool:
-    """Whether the folder's result is this run's, and no checkpoint is to be gone on from."""
-    goes_on = config.session.resume and (folder / FILE).exists()
-    return not goes_on and is_finished(config, folder)
+    """Whether the folder's result is this run's, and nothing is to be done any more."""
+    session, step = config.session, step_in(folder)
+    goes_on = session.resume and step is not None and step < config.steps
+    return not goes_on and not session.render_only and is_finished(config, folder)
 
 
 def _conclude(failures: list[str], count: int, place: Place, store: "many.Store | None") -> int:

@@ -3,8 +3,6 @@
 import importlib.metadata
 import json
 import platform
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 RESULT = "result.json"
@@ -12,23 +10,6 @@ PACKAGES = (
     *("alphaclip-gen", "torch", "transformers", "numpy"),
     *("scikit-image", "trimesh", "fast-simplification", "xatlas"),
 )
-
-
-def slug(prompt: str) -> str:
-    """The folder name of a prompt: "A red cone!" -> "a-red-cone"."""
-    words = re.findall(r"[^\W_]+", prompt.lower())
-    return "-".join(words)[:80].rstrip("-") or "prompt"
-
-
-def slugs(prompts: Sequence[str]) -> list[str]:
-    """One folder name for each prompt, numbered where two would share one."""
-    names: list[str] = []
-    for prompt in prompts:
-        name, number = slug(prompt), 2
-        while name in names:
-            name, number = f"{slug(prompt)}-{number}", number + 1
-        names.append(name)
-    return names
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -99,8 +99,6 @@ def run(
             "versions": versions(),
         }
         write_json(folder / RESULT, result)
-        if not stopped:
-            (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
 
 
@@ -161,12 +159,24 @@ def _take_up(config: Config, folder: Path, shares: Shares) -> Checkpoint | None:
     if shares.leads:
         for place in (folder, folder / live.PREVIEWS):
             checkpoint.sweep(place)
-        if config.session.resume:
+        if config.session.resume or config.session.render_only:
             data = checkpoint.read(folder, _what(config, PLACES | FILES))
+        if config.session.render_only:
+            _check_is_complete(data, config, folder)
         if data is None:
             live.forget_previews(folder)
     data = shares.from_first(data)
     return None if data is None else checkpoint.unpack(data)
+
+
+def _check_is_complete(data: bytes | None, config: Config, folder: Path) -> None:
+    step = None if data is None else checkpoint.unpack(data).step
+    if step != config.steps:
+        has = "no checkpoint" if step is None else f"a checkpoint of step {step}"
+        raise ValueError(
+            f"render_only needs all {config.steps} steps, but {str(folder)!r} holds {has}; leave "
+            "--render-only out, with --resume to go on."
+        )
 
 
 def _checkpoint(

@@ -138,10 +138,17 @@ def check_start(config: Config) -> None:
                 f"start {str(given.start)!r} needs field.{name} {needed!r}, got "
                 f"{getattr(settings, name)!r}; expected --field.{name} {needed}, or no start."
             )
-    if config.output is not None and config.output.resolve() == given.start.resolve():
+
+
+def check_apart(given: StartSettings, folder: Path) -> None:
+    """Nothing; raises ValueError for a start that the results in the folder would overwrite."""
+    if given.start is None:
+        return
+    start, folder = given.start.resolve(), folder.resolve()
+    if folder == start or (folder == start.parent and start.stem == "mesh"):
         raise ValueError(
-            f"start and output are both {str(given.start)!r}, which would be overwritten; expected "
-            "another folder with --output."
+            f"start {str(given.start)!r} would be overwritten by the results in {str(folder)!r}; "
+            "expected another folder with --output."
         )
 
 

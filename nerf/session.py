@@ -18,6 +18,8 @@ class SessionSettings:
 
     resume: Annotated[bool, Unprefixed] = False
     """Go on from the checkpoint in the output folder; begin where there is none."""
+    render_only: Annotated[bool, Unprefixed] = False
+    """Make the files of a finished run again, with other formats, sizes or frames; no steps."""
     checkpoint_seconds: Annotated[float, Unprefixed] = 30.0
     """Time between checkpoints; 0 for one after every step."""
     every: Annotated[int | None, Unprefixed] = None

@@ -4,7 +4,7 @@ import importlib.util
 import io
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ class PictureSettings:
     """Turntable and preview."""
 
     turntable: Annotated[tuple[AnimationFormat, ...], Unprefixed] = ("gif",)
-    """Files of the turning object; mp4 needs the extra "video"."""
+    """Files of the turning object; mp4 needs the extra "live"."""
     depth: Annotated[bool, Unprefixed] = False
     """Also turning depth, in the same formats: near is bright."""
     size: int = 192
@@ -42,33 +42,39 @@ class PictureSettings:
 
 @torch.no_grad()
 def views(
-    volume: Volume, cameras: Cameras, size: int, step: float = 0.025
+    volume: Volume,
+    cameras: Cameras,
+    size: int,
+    step: float = 0.025,
+    before_each: Callable[[], None] = lambda: None,
 ) -> tuple[Float[Tensor, "views 3 size size"], Rendering]:
     """Lit premultiplied color from every camera, and the rendering it comes from.
 
-    One view at a time, so that memory stays small.
+    One view at a time, so that memory stays small. What is called before each may raise, to stop.
     """
     space = occupancy(volume.density(), step, threshold=0.01, margin=0.0)
     position, rotation, field_of_view = cameras
-    parts = [
-        render(volume, Cameras(p[None], r[None], field_of_view), size, space, step)
-        for p, r in zip(position, rotation, strict=True)
-    ]
+    parts = []
+    for p, r in zip(position, rotation, strict=True):
+        before_each()
+        parts.append(render(volume, Cameras(p[None], r[None], field_of_view), size, space, step))
     rendering = Rendering(*(torch.cat(pictures) for pictures in zip(*parts, strict=True)))
     return shaded(rendering, *studio_light(cameras)), rendering
 
 
-def turn(volume: Volume, settings: PictureSettings) -> list[Image.Image]:
-    """Pictures all around the object, on white."""
-    return on_white(*turn_views(volume, settings))
+def turn(
+    volume: Volume, settings: PictureSettings, before_each: Callable[[], None] = lambda: None
+) -> list[Image.Image]:
+    """Pictures all around the object, on white; `before_each` as in `views`."""
+    return on_white(*turn_views(volume, settings, before_each))
 
 
 def turn_views(
-    volume: Volume, settings: PictureSettings
+    volume: Volume, settings: PictureSettings, before_each: Callable[[], None] = lambda: None
 ) -> tuple[Float[Tensor, "views 3 size size"], Rendering]:
     """Lit premultiplied color and rendering all around the object."""
     cameras = turntable(settings.frames, settings.elevation).to(volume.logits.device)
-    return views(volume, cameras, settings.size, settings.step)
+    return views(volume, cameras, settings.size, settings.step, before_each)
 
 
 def on_white(
@@ -101,7 +107,7 @@ def check_animation(formats: tuple[str, ...]) -> None:
     if "mp4" in formats and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ValueError(
             "turntable mp4 needs imageio-ffmpeg, which is not installed. "
-            'Install it by pip install "alphaclip-gen[video]", or choose gif or webp.'
+            'Install it by pip install "alphaclip-gen[live]", or choose gif or webp.'
         )
 
 

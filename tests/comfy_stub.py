@@ -99,7 +99,7 @@ def model_management(core: Core) -> types.ModuleType:
             if core.interrupt_after < 0:
                 raise core.interruption
 
-    def load_models_gpu(patchers):
+    def load_models_gpu(patchers, memory_required=0, force_full_load=False):
         for patcher in patchers:
             patcher.model.to(patcher.load_device)
             patcher.model.device = patcher.load_device

@@ -193,3 +193,19 @@ def test_alpha_towers_take_four_channels(pixels):
 def test_other_towers_are_refused(pixels):
     with pytest.raises(TypeError, match=r"tower is a Linear without embeddings, encoder"):
         attention_map(torch.nn.Linear(3, 3), pixels)
+
+
+def test_a_copy_is_without_what_the_core_attached():
+    """Copying that would run; freeing the copy would free what the core keeps for the original."""
+
+    class Attached:
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    model = clip().half().vision_model
+    linear = model.encoder.layers[0].mlp.fc1
+    linear._v = kept = Attached()
+    copied = differentiable_copy(model)
+    assert copied is not model and linear._v is kept
+    assert not hasattr(copied.encoder.layers[0].mlp.fc1, "_v")
+    assert torch.equal(copied.encoder.layers[0].mlp.fc1.weight, linear.weight.float())

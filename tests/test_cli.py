@@ -60,6 +60,13 @@ def test_many_texts_stand_one_below_the_other(scene, capsys, monkeypatch):
     assert len(figures) == 2 * 5
 
 
+def test_score_cuts_regions_out_centered_and_shows_the_whole_picture_whole(scene, capsys):
+    folder, box = scene
+    command = ["score", str(folder / "scene.png"), "--box", box]
+    main([*command, "--geometry", "region-centered"])
+    assert "whole picture" in capsys.readouterr().out
+
+
 def test_score_chooses_among_the_given_texts(scene, capsys):
     folder, _ = scene
     main(["score", str(folder / "scene.png"), "--texts", "a cat, a dog", "--point", "0.5,0.5"])

@@ -265,6 +265,14 @@ def test_text_to_3d_can_be_cancelled_at_every_step(core):
     assert [value for value, *_ in core.progress] == [0, 1] and not files(core)
 
 
+def test_text_to_3d_can_be_cancelled_after_the_last_step_too(core):
+    """While the turntable is drawn, view by view."""
+    core.interrupt_after = 5
+    with pytest.raises(core.interruption):
+        node("TextTo3D").run("a red cone", **SMALL)
+    assert [value for value, *_ in core.progress] == [0, 1, 2, 3] and not files(core)
+
+
 def test_a_given_tower_guides_without_being_changed(core):
     """Loaded, and moved, under inference mode; the run takes a copy."""
     with torch.inference_mode():

@@ -188,7 +188,7 @@ def test_no_requirement_can_replace_torch():
     """Nothing that requirements.txt brings in, directly or not, names what the host brings."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     waiting = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    seen = set()
+    seen, direct = set(), {wanted.name.lower() for wanted in waiting}
     while waiting:
         wanted = waiting.pop()
         if wanted.name in seen or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
@@ -198,6 +198,7 @@ def test_no_requirement_can_replace_torch():
     assert {"transformers", "scipy", "huggingface-hub"} <= {name.lower() for name in seen}
     host = {"torch", "torchvision", "torchaudio", "xformers", "triton", "opencv-python"}
     assert not host & {name.lower() for name in seen}
+    assert not {"numpy", "pillow"} & direct  # they come along, in whatever version is there
 
 
 def test_packages_that_are_missing_are_named_with_the_remedy(tmp_path):

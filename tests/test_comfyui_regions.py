@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alphaclip_gen import RegionEncoder, alpha_from_box, as_image
-from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS
+from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, host
 from alphaclip_gen.comfyui.entries import box_of, lines_of, points_of
 from alphaclip_gen.comfyui.locating import find_region, neighbors, rated, windows
 from alphaclip_gen.comfyui.masks import (
@@ -305,6 +305,17 @@ def test_score_and_find_by_nodes(core, vision, scene):
     chosen, _ = node("RegionFromText").run(vision, image, "a red sphere", texts, mask)
     assert torch.equal(chosen, mask)
     assert torch.equal(image, copies[0]) and torch.equal(mask, copies[1])
+
+
+def test_nodes_that_read_texts_work_in_half_precision_as_on_gpus(core, monkeypatch, scene):
+    monkeypatch.setattr(host, "vision_dtype", lambda device: torch.bfloat16)
+    (vision,) = node("LoadVision").run("mini", "its own")
+    assert next(vision.model.parameters()).dtype == torch.bfloat16
+    image, texts = as_comfy_image(scene), "\n".join(SOLIDS)
+    (mask,) = node("RegionFromBox").run(image, *map(float, SOLIDS["a red sphere"]), "pixels")
+    best, _, _ = node("ScoreRegion").run(vision, image, mask, texts, 1.0, False, "7")
+    found, probability = node("RegionFromText").run(vision, image, "a red sphere", texts)
+    assert best == "a red sphere" and found.shape == (1, 224, 224) and probability > 0.5
 
 
 def test_what_is_said_reaches_the_node(core, vision, scene, caplog):

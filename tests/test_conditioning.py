@@ -75,6 +75,18 @@ def test_focusing_again_replaces_the_tower_and_keeps_the_way_back(image):
     assert torch.equal(cases.run(VARIATION, pipe, image), plain)
 
 
+def test_a_group_offloaded_tower_is_left_where_it_is_and_not_replaced():
+    pipe = cases.build(VARIATION)
+    focus(pipe)
+    pipe.image_encoder.vision_model._diffusers_hook = "as diffusers marks it"
+    own = pipe.image_encoder
+    focus(pipe)
+    assert pipe.image_encoder is own
+    with pytest.raises(ValueError, match=r"group offloaded; call focus\(pipe, tower\) before"):
+        focus(pipe, cases.alpha_tower(own))
+    assert pipe.image_encoder is own
+
+
 def test_a_tower_by_name_is_loaded(monkeypatch, tmp_path):
     checkpoints = pytest.importorskip("alphaclip_gen.checkpoints")
     pipe = cases.build(VARIATION)

@@ -3,17 +3,21 @@
 import pytest
 import torch
 import tyro
+from PIL import Image
 from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
+    AutoImageProcessor,
     AutoTokenizer,
+    CLIPImageProcessor,
     CLIPModel,
     CLIPVisionModel,
     CLIPVisionModelWithProjection,
     PreTrainedTokenizerFast,
 )
 
+from alphaclip_gen import cli
 from alphaclip_gen.checkpoints import load_model, load_tower
 from alphaclip_gen.conversion import Convert, convert, convert_command
 from alphaclip_gen.exporting import FILES, export, state_in, to_stock
@@ -244,11 +248,42 @@ def test_convert_joins_a_tower_with_a_text_tower_and_its_tokenizer(tower, model,
     assert tokenizer.convert_tokens_to_ids(["word7", "word19"]) == [7, 19]
 
 
+def test_what_convert_folds_is_stock_clip_with_its_processor(tower, tmp_path):
+    published = export(tower, tmp_path / "in", "alpha-clip")
+    convert(published, tmp_path / "out", fold=True)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
+    assert type(processor) is CLIPImageProcessor
+    assert dict(processor.crop_size) == {"height": 32, "width": 32}
+    stock = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "out")
+    pixels = processor(Image.new("RGBA", (40, 30), "red"), return_tensors="pt").pixel_values
+    assert stock(pixels).image_embeds.shape == (1, 16)
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": "gelu"}, {"num_attention_heads": 4}])
+@pytest.mark.parametrize("layout", ["alpha-clip", "openai"])
+def test_layouts_of_bare_weights_refuse_what_they_can_not_say(changes, layout, tmp_path):
+    """Readers would take them for quick_gelu and heads of 64: silently another model."""
+    config = AlphaCLIPVisionConfig(**VISION | {"hidden_act": "quick_gelu"} | changes)
+    other = trained(AlphaCLIPVisionModelWithProjection, config)
+    with pytest.raises(ValueError, match=r"which can't say that .* Use 'transformers'"):
+        export(other, tmp_path / "out", layout)
+    assert not (tmp_path / "out").exists()
+    export(other, tmp_path / "out")
+    assert_same_weights(load_tower(tmp_path / "out"), other)
+
+
 def test_convert_will_not_write_into_a_full_folder(tower, tmp_path):
     published = export(tower, tmp_path / "in", "alpha-clip")
     with pytest.raises(ValueError, match="is not empty; expected a new or an empty folder"):
         convert(published, tmp_path / "in")
     assert [path.name for path in (tmp_path / "in").iterdir()] == [FILES["alpha-clip"]]
+
+
+def test_the_program_has_the_command(tower, tmp_path, capsys):
+    published = export(tower, tmp_path / "in", "alpha-clip")
+    cli.main(["convert", str(published), "--to", str(tmp_path / "out")])
+    assert "2 layers, 128 wide" in capsys.readouterr().out
+    assert_same_weights(load_tower(tmp_path / "out"), tower)
 
 
 def test_the_command_prints_the_table(tower, tmp_path):

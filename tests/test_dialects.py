@@ -240,6 +240,25 @@ def test_shapes_that_fit_no_tower_are_refused():
         vision_sizes(to_transformers(headless), head_width=2)
 
 
+@pytest.mark.parametrize(
+    ("name", "activation", "width", "heads"),
+    [
+        ("ViT-B-32", "gelu", 768, 12),
+        ("ViT-B-32-quickgelu", "quick_gelu", 768, 12),
+        ("ViT-L-14", "gelu", 1024, 16),
+        ("ViT-H-14", "gelu", 1280, 16),
+        ("ViT-g-14", "gelu", 1408, 16),
+        ("ViT-bigG-14", "gelu", 1664, 16),
+    ],
+)
+def test_open_clip_s_own_towers_are_known(name, activation, width, heads):
+    open_clip = pytest.importorskip("open_clip")
+    config = open_clip.get_model_config(name)
+    settings = open_clip_settings(config)
+    assert settings["hidden_act"] == activation
+    assert (config["vision_cfg"]["width"], width // settings["head_width"]) == (width, heads)
+
+
 def test_open_clip_settings_come_from_its_config():
     plain = {"vision_cfg": {"width": 1280, "head_width": 80, "pool_type": "tok"}}
     assert open_clip_settings(plain) == {"hidden_act": "gelu", "head_width": 80}

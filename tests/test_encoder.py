@@ -105,7 +105,7 @@ def test_many_unknown_words_are_counted(encoder, caplog):
 def test_long_texts_are_shortened_in_warnings_and_words_are_named_once(encoder, caplog):
     with caplog.at_level(logging.WARNING):
         encoder.embed_texts(["a red zonk " * 200])
-    unknown, long = caplog.messages
+    long, unknown = caplog.messages
     assert unknown.startswith("'zonk' in 'a red zonk a red") and " ... " in unknown
     assert "longer than the model's" in long and max(map(len, caplog.messages)) < 400
 
@@ -116,6 +116,22 @@ def test_what_is_cut_off_is_said(encoder, caplog):
         long = encoder.embed_texts([text])
     assert f"longer than the model's {CONTEXT} tokens; cut off: 'red cone'." in caplog.text
     torch.testing.assert_close(long, encoder.embed_texts([" ".join(["red"] * (CONTEXT - 2))]))
+
+
+def test_what_is_cut_off_is_said_however_many_words_are_unknown(encoder, caplog):
+    unknown = " ".join(f"qq{letter}qq" for letter in "abcdefghij")
+    with caplog.at_level(logging.WARNING):
+        encoder.embed_texts([" ".join([unknown] * 5)])
+    assert "longer than the model's" in caplog.messages[0]
+
+
+def test_a_model_without_alpha_weights_is_named_as_it_is_opened(encoder, tmp_path, caplog):
+    save(encoder.model, encoder.tokenizer, tmp_path)
+    RegionEncoder.from_pretrained(tmp_path)
+    assert "regions change nothing" not in caplog.text
+    convert(tmp_path, tmp_path / "folded", fold=True)
+    RegionEncoder.from_pretrained(tmp_path / "folded")
+    assert "folded has no alpha weights: regions change nothing." in caplog.text
 
 
 def test_a_saved_folder_loads_as_it_was_saved(encoder, image, tmp_path):
@@ -154,6 +170,11 @@ def test_normalization_is_the_processors(encoder, image):
     torch.testing.assert_close(other.embed(square, alpha), expected)
     torch.testing.assert_close(other.encode(square, alpha).embedding, expected)
     assert (encoder.embed(square, alpha) - expected).norm() > 1e-3
+
+
+@pytest.mark.parametrize("geometry", ["region", "region-centered"])
+def test_a_whole_picture_has_nothing_to_cut_out(encoder, image, geometry):
+    torch.testing.assert_close(encoder.embed(image, None, geometry), encoder.embed(image))
 
 
 @pytest.mark.parametrize(

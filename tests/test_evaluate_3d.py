@@ -11,7 +11,7 @@ import trimesh
 
 import presets
 from alphaclip_gen import RegionEncoder, evaluate_3d, made_meshes
-from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
+from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, about, evaluate_text_to_3d
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
 
@@ -82,12 +82,29 @@ def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
         11.5,
         13.0,
     )
-    assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 6
+    assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 4
     assert json.loads((output / "table.json").read_text()) == table
     page = (output / "table.md").read_text()
-    assert "| masked | 6 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
+    assert "| masked | 4 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
     assert "| a brown cone | 0 | **a cyan cone** |" in page
     assert (output / "masked.png").is_file() and (output / "plain.png").is_file()
+
+
+def test_prompts_that_would_share_a_folder_are_judged_each_on_its_own_mesh(
+    program: Path, tmp_path: Path
+) -> None:
+    """The program numbers folders as nerf/optimize.py does; the second cone is not there."""
+    prompts = ["a brown cone", "a brown cone!"]
+    table = evaluate_text_to_3d(program, prompts, tmp_path / "out", ["masked"])
+    rows = table["masked"]["rows"]
+    assert rows[0]["named"] == "a brown cone" and rows[0]["problem"] is None
+    assert rows[1]["problem"] is not None
+
+
+def test_the_page_tells_of_the_judge(program: Path, tmp_path: Path) -> None:
+    evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], about_judge=about("solids"))
+    assert "0.99 of single views and 1.00 of objects" in (tmp_path / "table.md").read_text()
+    assert "CLIP 85.62, Alpha-CLIP 88.89" in about("ViT-B-32.pt")
 
 
 def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from alphaclip_gen.focus_ways import (
     training_free,
     ways_around,
 )
-from alphaclip_gen.mini.captions import COLORS
+from alphaclip_gen.mini.captions import COLORS, SHAPES
+from alphaclip_gen.mini.emoji_world import Mix, render_world
 from alphaclip_gen.mini.generator.model import new_autoencoder, new_generator, save_generator
 from alphaclip_gen.mini.model import new_model, new_tokenizer
 from alphaclip_gen.mini.picture_judge import PictureJudge, Verdict
@@ -87,7 +88,9 @@ def test_figures_by_hand():
 
 def test_a_painter_that_heeds_alpha_is_right_and_without_alpha_lost(pairs):
     rows = focus_rows(ways_around(mean_painter), pairs, by_shade, seed=0)
-    assert list(rows) == ["alpha", "all-one alpha", "crop", "blur outside", "gray outside"]
+    assert list(rows) == [
+        *("alpha", "all-one alpha", "crop", "blur outside", "gray outside", "red circle")
+    ]
     assert rows["alpha"]["is region"]["rate"] == 1 and rows["alpha"]["changed"]["rate"] == 1
     assert rows["all-one alpha"]["is region"]["rate"] == 0
     assert rows["alpha"]["is other"]["rate"] == 0
@@ -160,6 +163,19 @@ def test_scenes_hold_two_subjects_that_can_be_seen_and_repeat_by_seed():
     assert (first.subject[:, 0] != first.subject[:, 1]).all()
 
 
+def test_each_region_lies_on_its_subject_and_either_is_in_front():
+    """tiny_cast's plain emoji are of one gray each, rising with the concept's number."""
+    cast, mix = tiny_cast(), Mix(objects=(2, 2), styles=("plain",), solids=0, looks=0, rough=0)
+    many = pair_scenes(cast, 40, 3, ("plain",))
+    luma, core = many.image.mean(1, keepdim=True), (many.visible > 0.95).float()
+    shade = (luma * core).sum((2, 3)) / core.sum((2, 3))
+    assert (shade - (20 * (many.subject - len(SHAPES)) + 10) / 255).abs().max() < 0.03
+    drawn = render_world(cast, 40, torch.Generator().manual_seed(3), mix)
+    behind = drawn.concept[drawn.present.sum(1) == 2, 0]
+    is_behind = many.subject[: len(behind), 0] == behind
+    assert 0.2 < is_behind.float().mean() < 0.8
+
+
 class Sure(PictureJudge):
     """A judge that counts the prompt's dots: it reads the first pixel of the second row."""
 
@@ -197,7 +213,7 @@ def test_the_command_writes_tables(pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "STYLES", kinds)
     save_generator(pipe, tmp_path / "generator")
     PictureJudge(8).save_pretrained(tmp_path / "judge")
-    summary = {"held_out": {"training styles": {"concept": 0.93}}}
+    summary = {"held_out": {"training styles": {"concept": 0.93, "count": 0.98}}}
     (tmp_path / "judge" / "judge.json").write_text(json.dumps(summary))
     config = EvaluateFocus(
         scenes=2,
@@ -211,6 +227,6 @@ def test_the_command_writes_tables(pipe, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "focus.json").read_text()) == result
     page = (tmp_path / "out" / "focus.md").read_text()
     assert page == markdown(result)
-    for text in ("## held-out style", "training-free focus", "seed 2000003", "0.93"):
+    for text in ("## held-out style", "training-free focus", "seed 2000003", "0.93 of subjects"):
         assert text in page
     assert "generator" not in page.split("##")[-1].split("Generator")[0]

@@ -13,6 +13,7 @@ ARGUMENTS = {
     "01_name_regions": {"picture": str(ROOT / "docs" / "scene.png")},
     "02_guide_anything": {"prompt": "a red sphere", "steps": 8},
     "03_foreign_renderer": {"prompt": "a red sphere", "steps": 4},
+    "04_draw_the_subject": {},
 }
 
 

@@ -42,6 +42,25 @@ def test_a_stock_tower_of_another_input_size_is_made_to_follow_alpha(image):
     assert changed.norm() > 1e-3
 
 
+def test_a_plain_clip_with_alpha_weights_of_zero_is_made_to_follow_alpha(image):
+    """What load_tower makes of a plain CLIP heeds no region by itself."""
+    pipe = cases.build(VARIATION)
+    plain = cases.run(VARIATION, pipe, image)
+    focus(pipe, cases.alpha_tower(pipe.image_encoder, std=0.0))
+    assert type(pipe.image_encoder) is FOCUSED[CLIPVisionModelWithProjection]
+    torch.testing.assert_close(cases.run(VARIATION, pipe, image), plain, atol=1e-4, rtol=1e-4)
+    assert (cases.run(VARIATION, pipe, cases.with_region(image)) - plain).norm() > 1e-3
+
+
+def test_a_safety_checker_ties_the_pipeline_to_the_size_of_its_own_tower(image):
+    """It is shown the pictures by the same processor."""
+    pipe = cases.build(VARIATION)
+    pipe.safety_checker = torch.nn.Identity()
+    with pytest.raises(ValueError, match="needs the projection and tokens of its own"):
+        focus(pipe, cases.parts.vision(size=64))
+    focus(pipe, cases.alpha_tower(pipe.image_encoder))
+
+
 def test_a_tower_of_another_projection_is_refused():
     pipe = cases.build(VARIATION)
     own = pipe.image_encoder

@@ -136,6 +136,13 @@ def test_no_alpha_attends_everywhere_exactly(geometry):
     assert torch.equal(region, torch.ones(2, 1, 16, 16)) and framed.shape == (2, 3, 16, 16)
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_full_alpha_map_shows_the_square_picture_as_it_is(geometry):
+    image = torch.rand(1, 3, 32, 32)
+    framed, region = preprocess(image, torch.ones(1, 1, 32, 32), 32, geometry)
+    assert torch.equal(framed, image) and torch.equal(region, torch.ones(1, 1, 32, 32))
+
+
 # Regions
 
 

@@ -126,8 +126,19 @@ def test_each_draw_of_a_lesson_has_its_own_noise_and_is_told_the_same(pipe, less
     for same in (told, latents):
         assert torch.equal(same[:, 0], same[:, 1]) and torch.equal(same[:, 0], same[:, 2])
         assert not torch.equal(same[0, 0], same[1, 0])
-    assert len(set(noised.timestep.tolist())) == 3 * count
     assert len({noise.sum().item() for noise in noised.noise}) == 3 * count
+
+
+def test_a_third_of_the_timesteps_leaves_next_to_nothing_of_the_picture(pipe, lessons):
+    generator = torch.Generator().manual_seed(1)
+    noised = add_noise(pipe.vae, lessons.target[:4], 1000, generator, draws=100)
+    timestep = noised.timestep.sort().values
+    assert timestep[0] < 20 and timestep[-1] == 999
+    share = [(timestep >= 999 * (1 - part)).float().mean().item() for part in (0.04, 0.5)]
+    assert share == pytest.approx([0.04 ** (1 / 3), 0.5 ** (1 / 3)], abs=0.01)
+    assert (noised.timestep[1:] < noised.timestep[:-1]).float().mean() == pytest.approx(
+        0.5, abs=0.1
+    )
 
 
 def test_each_token_draws_its_cell_of_the_thumbnail(pipe):

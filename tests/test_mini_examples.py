@@ -70,7 +70,9 @@ def test_loose_regions_hold_what_they_are_about():
     visible = torch.zeros(200, 1, 64, 64)
     visible[:, :, 20:30, 30:50] = 1
     exact = region(visible, generator(), loose=0.0)
-    assert (exact[:, :, 25, 40] >= 0.5).all() and (exact.amax((1, 2, 3)) <= 1).all()
+    strength = exact[:, 0, 25, 40]
+    assert 0.3 < (strength < 1).float().mean() < 0.7 and 0.5 <= strength.min() < 0.6
+    assert strength.max() == 1 == exact.max()
     outside = exact[:, 0, 5, 5]
     assert 0.05 < (outside > 0).float().mean() < 0.3 and outside.max() <= 0.3
     loose = region(visible, generator(), loose=1.0)

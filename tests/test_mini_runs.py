@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alphaclip_gen.mini.rates import rate, shown, wilson
+from alphaclip_gen.mini.rates import mean_rate, rate, shown, wilson
 from alphaclip_gen.mini.runs import (
     follow,
     load_checkpoint,
@@ -20,17 +20,18 @@ from alphaclip_gen.mini.runs import (
 )
 
 
-def test_a_log_has_settings_without_folders(tmp_path):
+def test_a_log_has_settings_and_of_folders_their_names(tmp_path):
     @dataclass
     class Config:
-        output: Path = Path("somewhere")
+        output: Path = Path("/home/someone/runs/mini")
         steps: int = 3
 
     write_log(tmp_path / "new" / "log.jsonl", config=settings(Config()))
     write_log(tmp_path / "new" / "log.jsonl", step=1)
     lines = (tmp_path / "new" / "log.jsonl").read_text().splitlines()
     first, second = map(json.loads, lines)
-    assert first["config"] == {"steps": "3"} and second["step"] == 1 and "time" in second
+    assert first["config"] == {"output": "mini", "steps": "3"}
+    assert second["step"] == 1 and "time" in second
 
 
 def test_checkpoints_restore_every_part(tmp_path):
@@ -94,3 +95,10 @@ def test_rates_of_answers():
     assert shown(figure) == "0.75 (0.30 to 0.95)"
     with pytest.raises(ValueError, match="right has no entries"):
         rate(torch.zeros(0, dtype=torch.bool))
+
+
+def test_answers_of_a_group_count_as_one_trial():
+    """Three groups of two: all, one and none right is a half, as wide as of three trials."""
+    right = torch.tensor([[True, True], [True, False], [False, False]])
+    low, high = wilson(1.5, 3)
+    assert mean_rate(right) == {"rate": 0.5, "low": round(low, 4), "high": round(high, 4)}

@@ -11,7 +11,7 @@ import torch
 import loop
 from adam import AdamSettings
 from blobs import Proportion
-from cameras import random_views
+from cameras import azimuths, random_views
 from field import VoxelField, blob_field
 from guides import make_guides
 from implicit import ImplicitField
@@ -40,6 +40,21 @@ def steps_of(config: Config, tower=None) -> list[Progress]:
 
 
 # One step
+
+
+def test_the_guides_are_told_from_where_each_view_looks(monkeypatch) -> None:
+    told = []
+
+    def heard(guides, color, opacity, config, progress, random, azimuth):
+        told.append(azimuth)
+        return guidance_gradient(guides, color, opacity, config, progress, random, azimuth)
+
+    monkeypatch.setattr(loop, "guidance_gradient", heard)
+    steps_of(changed(steps=2, views=4, warm_start=WarmStartSettings(shades=0)))
+    generator = torch.Generator().manual_seed(SMALL.seed)
+    first = random_views(4, SMALL.cameras, generator)
+    assert torch.equal(told[0], azimuths(first)) and not torch.equal(told[0], told[1])
+    assert told[0].std() > 10
 
 
 def test_the_guides_gradient_is_the_one_of_the_whole_chain() -> None:

@@ -13,9 +13,10 @@ from PIL import Image
 
 import many
 import optimize
+from alphaclip_gen.made_meshes import slug, slugs
 from checks import check
 from formats import read_glb
-from outputs import read_prompts, slug, slugs
+from outputs import read_prompts
 from turntable import contact_sheet, gif
 from warm_start import WarmStartSettings
 
@@ -239,6 +240,7 @@ def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -
         (["--prompt", "a red stick", "--view-prompts", "{}"], "expected 2 texts or more"),
         (["--prompt", "a red stick", "--view-prompts", "{}", "back"], "each with {} for the"),
         (["--part", "a hat @ top", "--view-prompts", "{}", "b {}"], "view_prompts need a prompt"),
+        (["--prompt", "a cat", "--view-prompts", "{}", "b {}"], "field.mirror 'xz' makes them ali"),
         (["--prompt", "a red stick", "--keep", "top"], "keep is ('top',) without a start"),
         (["--prompt", "a red stick", "--repaint"], "repaint is True without a start"),
         (["--prompt", "a red stick", "--start", "none.glb"], "start 'none.glb' not found"),
@@ -256,6 +258,23 @@ def test_bfloat16_is_refused_where_it_is_emulated(tmp_path, monkeypatch, tower, 
     flags = ["--tower.precision", "bfloat16", "--output", str(tmp_path)]
     assert optimize.main(["--prompt", "a red stick", *flags]) == 2
     assert "'bfloat16', which device 'cpu' does not have or emulates" in capsys.readouterr().err
+
+
+def test_a_default_folder_that_is_the_start_is_refused(
+    tmp_path, monkeypatch, tower, capsys
+) -> None:
+    """Also for a prompt of a file: the folder is named after it, and holds the start."""
+    monkeypatch.chdir(tmp_path)
+    assert optimize.main(["--prompt", "a red stick", *FLAGS]) == 0
+    before = {
+        path: path.read_bytes() for path in Path("outputs/a-red-stick").iterdir() if path.is_file()
+    }
+    start = ["--start", "outputs/a-red-stick", "--seed", "5", *FLAGS]
+    assert optimize.main(["--prompt", "a red stick", *start]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    Path("list.txt").write_text("a red stick\n")
+    assert optimize.main(["--prompts", "list.txt", *start]) == 1
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_an_unknown_tower_is_named(tmp_path, capsys) -> None:

@@ -28,7 +28,7 @@ def test_a_run_stopped_in_any_stage_ends_the_same(tmp_path, calls) -> None:
         assert (tmp_path / "stopped" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes()
-    assert not (tmp_path / "stopped" / checkpoint.FILE).exists()
+    assert checkpoint.step_in(tmp_path / "stopped") == 9
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,31 @@ def test_without_resume_it_begins_anew(tmp_path) -> None:
     assert result["resumed_from"] is None
     names = {path.name for path in (tmp_path / "previews").iterdir()}
     assert names == {"step-000000.png", "step-000002.png", "step-000003.png"}
+
+
+def test_a_finished_run_is_rendered_again_without_steps(tmp_path) -> None:
+    config = dataclasses.replace(SMALL, session=EVERY_STEP)
+    made(tmp_path, config)
+    before = (tmp_path / "mesh.glb").read_bytes()
+    other = replaced(config, pictures={"frames": 3}, mesh={"formats": ("glb", "stl")})
+    again = replaced(other, session={"render_only": True})
+    tower = Moments()
+    result = optimize.run(again, (tower,), tmp_path, quiet=True)
+    assert result["steps"] == result["resumed_from"] == 3 and tower.calls == 1  # the final score
+    assert (tmp_path / "mesh.glb").read_bytes() == before and (tmp_path / "mesh.stl").exists()
+
+
+def test_only_a_finished_run_can_be_rendered_again(tmp_path, monkeypatch, capsys) -> None:
+    config = dataclasses.replace(SMALL, session=EVERY_STEP)
+    again = replaced(config, session={"render_only": True})
+    with pytest.raises(ValueError, match=r"render_only needs all 3 steps, .* holds no checkpoint"):
+        made(tmp_path / "none", again)
+    made(tmp_path / "half", config, interrupt_after=5)
+    with pytest.raises(ValueError, match="holds a checkpoint of step 2; leave --render-only out"):
+        made(tmp_path / "half", again)
+    monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(),))
+    command = ["--prompt", "a red stick", "--output", str(tmp_path / "whole"), *FLAGS]
+    assert optimize.main(command) == 0
+    turntable = tmp_path / "whole" / "turntable.gif"
+    turntable.unlink()
+    assert optimize.main([*command, "--render-only"]) == 0 and turntable.exists()

@@ -19,6 +19,7 @@ from scene import (
     RADIUS,
     Body,
     Scene,
+    check_apart,
     check_start,
     digests,
     filled,
@@ -241,7 +242,6 @@ def test_starts_that_can_not_be_used_are_named(tmp_path, left_block) -> None:
         ({"keep": ("top",)}, {}, r"keep is \('top',\) without a start"),
         ({"start": Path("a.ply")}, {"kind": "implicit"}, "needs field.kind 'explicit', got 'impl"),
         ({"start": Path("a.ply")}, {"begin": "haze"}, "needs field.begin 'blob', got 'haze'"),
-        ({"start": Path("out")}, {}, "start and output are both 'out', which would be overwritten"),
         (
             {"start": Path("a.ply"), "repaint": True, "keep": ("ball 0 0 0 1.2",)},
             {},
@@ -256,6 +256,16 @@ def test_settings_that_conflict_are_named(start, field, message) -> None:
     )
     with pytest.raises(ValueError, match=message):
         check_start(config)
+
+
+@pytest.mark.parametrize("start", ["out", "out/mesh.glb", "out/mesh.ply"])
+def test_a_start_is_not_overwritten(start) -> None:
+    with pytest.raises(
+        ValueError, match=r"would be overwritten by the results in .*out'; expected"
+    ):
+        check_apart(StartSettings(Path(start)), Path("out"))
+    for apart in (StartSettings(Path("out/tower.glb")), StartSettings(Path("in")), StartSettings()):
+        check_apart(apart, Path("out"))
 
 
 def test_a_kept_shape_is_as_symmetric_as_the_field(left_block) -> None:

@@ -124,7 +124,7 @@ def test_mp4_without_its_package_is_named(monkeypatch) -> None:
     )
     check_animation(("gif", "webp"))
     for use in (lambda: check_animation(("gif", "mp4")), lambda: animation(FRAMES, "mp4", 50)):
-        with pytest.raises(ValueError, match=r"imageio-ffmpeg.*alphaclip-gen\[video\]"):
+        with pytest.raises(ValueError, match=r"imageio-ffmpeg.*alphaclip-gen\[live\]"):
             use()
 
 

@@ -61,7 +61,7 @@ def test_geometry_reaches_the_preprocessing(pipe):
 
 
 def test_a_saved_geometry_is_the_pipeline_s(pipe, tmp_path):
-    """A processor that cuts regions out; without a region it squashes as published ones do."""
+    """A processor that cuts regions out; without a region it shows the whole picture."""
     AlphaBlipImageProcessor(size=16, geometry="region").save_pretrained(tmp_path)
     cutting = tiny_pipeline()
     cutting.image_processor = AlphaBlipImageProcessor.from_pretrained(tmp_path)

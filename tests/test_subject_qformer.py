@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_subject import edited, half, stored, tiny_pixels, tiny_qformer, tiny_text
 from transformers import Blip2QFormerModel
 
@@ -133,3 +134,11 @@ def test_save_and_load(tiny, tmp_path):
     for key, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key]), key
     assert not loaded.training
+
+
+def test_weights_may_be_offloaded_layer_by_layer(qformer, pixels):
+    with torch.no_grad():
+        expected = qformer(pixels, WORDS, PRESENT)
+        cpu_offload(qformer, torch.device("cpu"))
+        assert qformer.embeddings.position_embeddings.weight.is_meta
+        torch.testing.assert_close(qformer(pixels, WORDS, PRESENT), expected)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_subject import TEXT, edited, tiny_text
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -81,3 +82,10 @@ def test_weights_of_another_size_are_refused(text, tmp_path):
         ValueError, match=r"1 mismatched keys .*layer_norm\.bias \(7,\) instead of \(32,\)"
     ):
         ContextCLIPTextModel.from_pretrained(tmp_path)
+
+
+def test_weights_may_be_offloaded_layer_by_layer(text):
+    with torch.no_grad():
+        expected = text(SENTENCE)
+        cpu_offload(text, torch.device("cpu"))
+        torch.testing.assert_close(text(SENTENCE), expected)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModel, CLIPModel, CLIPVisionModel
+from transformers import AutoModel, CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from alphaclip_gen.vision import (
     ALPHA_MEAN,
@@ -12,6 +12,7 @@ from alphaclip_gen.vision import (
     AlphaCLIPVisionConfig,
     AlphaCLIPVisionModel,
     AlphaCLIPVisionModelWithProjection,
+    heeds_alpha,
     pixel_values,
 )
 
@@ -183,6 +184,24 @@ def test_save_and_load_by_class_and_by_auto_class(trained, pixels, tmp_path):
     assert type(again) is AlphaCLIPModel
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_weights_that_a_file_lacks_are_refused(trained, tmp_path):
+    """transformers would draw them; only alpha weights may be missing, and are zero then."""
+    tower = AlphaCLIPVisionModel(trained.config)
+    tower.save_pretrained(tmp_path / "no-projection")
+    with pytest.raises(ValueError, match=r"lacks 1 weights of .*: visual_projection\.weight"):
+        AlphaCLIPVisionModelWithProjection.from_pretrained(tmp_path / "no-projection")
+    plain = CLIPVisionModelWithProjection(trained.config)
+    plain.save_pretrained(tmp_path / "plain")
+    opened = AlphaCLIPVisionModelWithProjection.from_pretrained(tmp_path / "plain")
+    assert not opened.vision_model.embeddings.patch_embedding_alpha.weight.any()
+    assert torch.equal(opened.visual_projection.weight, plain.visual_projection.weight)
+
+
+def test_heeding_alpha_is_having_alpha_weights(trained):
+    assert heeds_alpha(trained) and heeds_alpha(trained.vision_model)
+    assert not heeds_alpha(AlphaCLIPVisionModel(trained.config))
 
 
 def test_the_text_side_is_clip_itself(pixels):

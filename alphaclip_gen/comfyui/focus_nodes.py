@@ -11,9 +11,9 @@ class LoadVision:
     CATEGORY = w.CATEGORY
     FUNCTION = "run"
     DESCRIPTION = (
-        "A CLIP_VISION from a published Alpha-CLIP (.pth), any plain CLIP, or mini, which is part "
-        "of the pack and knows its own small world. Published Alpha-CLIP weights are for research "
-        "only (CC BY-NC 4.0)."
+        "A CLIP_VISION from a published Alpha-CLIP (.pth), OpenAI's CLIP, or mini, which is part "
+        "of the pack and knows its own small world. ViT-H and bigG come by the core's Load CLIP "
+        "Vision. Published Alpha-CLIP weights are for research only (CC BY-NC 4.0)."
     )
     RETURN_TYPES = ("CLIP_VISION",)
     RETURN_NAMES = ("clip_vision",)

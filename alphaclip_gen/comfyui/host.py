@@ -119,10 +119,10 @@ def patcher_of(model: torch.nn.Module) -> Any:
 
 
 def load(patcher: Any) -> None:
-    """Nothing; the model of the patcher is where the core computes then."""
+    """Nothing; all of the patcher's model is where the core computes then."""
     import comfy.model_management
 
-    comfy.model_management.load_model_gpu(patcher)
+    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
 
 
 def to_host(tensor: Tensor) -> Tensor:
@@ -142,8 +142,9 @@ def on_device(pipe: Any) -> Iterator[torch.device]:
         modules = [m for m in pipe.components.values() if isinstance(m, torch.nn.Module)]
         size = sum(p.numel() * p.element_size() for m in modules for p in m.parameters())
         management.free_memory(1.5 * size, device)
-        pipe.to(device)
     try:
+        if device.type != "cpu":
+            pipe.to(device)
         yield device
     finally:
         if device.type != "cpu":

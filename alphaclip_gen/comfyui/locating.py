@@ -66,7 +66,7 @@ def find_region(
     """
     if not text.strip():
         raise ValueError("text is empty; expected words for what to look for, such as 'the cat'.")
-    embeddings = encoder.embed_texts([text, *(o for o in others if o != text)])
+    embeddings = encoder.embed_texts([text, *(o for o in others if o != text)]).float()
     scored = 0
 
     def rate(alphas: Tensor) -> Rated:

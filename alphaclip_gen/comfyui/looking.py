@@ -88,6 +88,7 @@ def heated(
     pictures: Float[Tensor, "batch 3 height width"], heat: Float[Tensor, "batch 1 height width"]
 ) -> Float[Tensor, "batch 3 height width"]:
     """The pictures in gray under a heat map, its colors from cold to hot."""
+    pictures, heat = pictures.cpu(), heat.cpu()
     place = heat[:, 0].clamp(0, 1) * (len(COLORS) - 1)
     low = place.long().clamp(max=len(COLORS) - 2)
     color = torch.lerp(COLORS[low], COLORS[low + 1], (place - low)[..., None]).movedim(-1, 1)

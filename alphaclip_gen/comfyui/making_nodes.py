@@ -160,7 +160,7 @@ class ImageTo3D:
                 "model": w.choice(names(SHAP_E) or [""], f"{SHAP_E.source}: {FOLDER_TOOLTIP}."),
                 "steps": w.whole(64, 1, 1000, "Of the diffusion."),
                 "guidance_scale": w.number(3.0, 0.0, 100.0, 0.1, "How closely to follow."),
-                "frame_size": w.whole(128, 16, 512, "Side of the turntable's pictures.", 8),
+                "frame_size": w.whole(128, 32, 512, "Side of the turntable's pictures.", 32),
                 "seed": w.seed(),
                 "strength": w.strength(),
                 "invert": w.invert(),

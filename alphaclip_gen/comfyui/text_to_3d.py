@@ -82,8 +82,10 @@ def text_to_3d(
         towers = nerf.guides.load_encoders(config) if encoder is None else (_trainable(encoder),)
         last = _optimized(nerf, config, nerf.guides.make_guides(config, towers))
         volume = last.volume()
+        frames = nerf.turntable.turn(volume, config.pictures, host.stop_if_interrupted)
+        turn = as_pictures(frames)
+        host.stop_if_interrupted()
         mesh = nerf.surface.extract(volume)
-        turn = as_pictures(nerf.turntable.turn(volume, config.pictures))
         return Grown(mesh, nerf.formats.write_glb(mesh), turn)
 
 

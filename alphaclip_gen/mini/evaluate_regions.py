@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..attention_focus import focus_attention
-from ..baselines import blur_outside, crop_to_region, gray_outside
+from ..baselines import blur_outside, crop_to_region, gray_outside, red_circle
 from ..encoder import RegionEncoder
 from ..exporting import to_stock
 from ..regions import alpha_from_box, alpha_from_points, alpha_from_strokes
@@ -74,6 +74,7 @@ def ways_to_see(encoder: RegionEncoder) -> dict[str, Embed]:
         "crop": changed(crop_to_region),
         "blur outside": changed(blur_outside),
         "gray outside": changed(gray_outside),
+        "red circle": changed(red_circle),
         "training-free focus": training_free(encoder),
     }
 

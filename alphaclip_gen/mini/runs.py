@@ -28,9 +28,9 @@ class Stateful(Protocol):
 
 
 def settings(config: Any) -> dict[str, str]:
-    """What a training's dataclass says, for its log; folders are the machine's, and left out."""
+    """What a training's dataclass says, for its log; of a folder its name, not where it lies."""
     named = ((field.name, getattr(config, field.name)) for field in fields(config))
-    return {name: str(value) for name, value in named if not isinstance(value, Path)}
+    return {name: value.name if isinstance(value, Path) else str(value) for name, value in named}
 
 
 def autocast(device: torch.device | str = "cpu") -> torch.autocast:

@@ -32,7 +32,7 @@ class TextEmbeddings(nn.Module):
                 f"input_ids and context have {length} tokens together; expected at most {longest}. "
                 f"Tokenize with max_length={longest - length + input_ids.shape[1]}."
             )
-        return tokens + self.position_embedding.weight[:length]
+        return tokens + self.position_embedding(torch.arange(length, device=tokens.device))
 
 
 class TextAttention(nn.Module):

@@ -71,8 +71,8 @@ class AlphaBlipImageProcessor(ImageProcessingMixin):
         alpha: Float[Tensor, "batch 1 height width"] | None,
         geometry: str | None = None,
     ) -> tuple[Float[Tensor, "batch 3 size size"], Float[Tensor, "batch 1 size size"]]:
-        """Squares of the processor's size; where there is no region to cut out, "squash"."""
-        if geometry is None:
-            whole = alpha is None and self.geometry in CUT_OUT
-            geometry = "squash" if whole else self.geometry
+        """Squares of the processor's size; to cut out no region is to cut out the whole picture."""
+        geometry = self.geometry if geometry is None else geometry
+        if alpha is None and geometry in CUT_OUT:
+            alpha = torch.ones_like(image[:, :1])
         return preprocess(image, alpha, self.size["height"], geometry)

@@ -33,7 +33,8 @@ class SubjectEmbeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, queries: Tensor) -> Tensor:
         words = self.word_embeddings(input_ids)
-        words = words + self.position_embeddings.weight[: input_ids.shape[1]]
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        words = words + self.position_embeddings(places)
         tokens = torch.cat([queries.expand(len(words), -1, -1), words], dim=1)
         return self.dropout(self.LayerNorm(tokens))
 

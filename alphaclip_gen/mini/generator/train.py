@@ -5,7 +5,7 @@ Usage: python -m alphaclip_gen.mini.generator.train --output runs/generator
 The autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder` trains one) stays as it is.
 The first steps teach tower and Q-Former to read: a tower made for naming keeps little of how a
 drawing looks. In the others the tower stays, and the rest learns to paint what was read. Planned
-for 135 minutes on two cores that have no bfloat16. Folder `generator` then holds the pipeline with
+for 110 minutes on two cores that have bfloat16. Folder `generator` then holds the pipeline with
 the weights of a running average.
 """
 
@@ -75,9 +75,9 @@ class Config:
     tower: str = "mini"
     start: Path | None = None
     seed: int = 12
-    reading: int = 900
-    steps: int = 3400
-    scenes: int = 20
+    reading: int = 1300
+    steps: int = 7500
+    scenes: int = 12
     draws: int = 2
     learning_rate: float = 2e-3
     edge_rate: float = 1e-3
