@@ -32,6 +32,10 @@ FILES = {"mesh", "pictures"}
 """Settings of the files alone: a checkpoint goes on under others."""
 
 
+ALIKE = 0.95
+"""How far a mesh's outline should agree with the rendered opacity (intersection over union)."""
+
+
 class RunStopped(RuntimeError):
     """A run ended early; the message says why, and what is kept."""
 
@@ -139,7 +143,9 @@ def summary(result: dict, folder: Path) -> str:
     named = f", named {result['scores']['named']!r}" if "named" in result["scores"] else ""
     state = f"stopped after {result['steps']} steps" if result["stopped"] else "done"
     score = f"score {result['scores']['score']:.3f}"
-    return f"{state} in {result['seconds']:.0f} s, {score}{named} -> {folder}"
+    agreement = result["silhouette_iou"]
+    outline = "" if agreement >= ALIKE else f", outline only {agreement:.2f} like the render's"
+    return f"{state} in {result['seconds']:.0f} s, {score}{named}{outline} -> {folder}"
 
 
 def _what(config: Config | dict, less: Iterable[str] = PLACES) -> dict:

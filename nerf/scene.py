@@ -7,7 +7,7 @@ and no gradient reaches the field from there.
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from parts import (
     places_in_ball,
     share_of_ball,
 )
-from settings import Config, StartSettings
+from settings import Config, StartSettings, parse_guide
 from warm_start import Start
 
 RADIUS = 0.85
@@ -204,11 +204,28 @@ def mesh_of(start: Path) -> Path:
 
 
 def digests(config: Config) -> dict[str, str]:
-    """What tells the mesh files of the settings apart, by name: the start of their SHA-256."""
+    """What tells the files of the settings apart, meshes and towers: the start of their SHA-256."""
     places = [parse_part(text).shape for text in config.parts] + list(config.start.keep)
     files = [Path(text) for text in places if Path(text).suffix.lower() in SUFFIXES]
     files += [] if config.start.start is None else [mesh_of(config.start.start)]
-    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}
+    for guide in map(parse_guide, config.guidance):
+        files += _weights(guide.model) + _weights(guide.pretrained) + _weights(guide.text)
+    return {str(path): _digest(path, path.stat().st_mtime_ns) for path in dict.fromkeys(files)}
+
+
+def _weights(name: str | None) -> list[Path]:
+    """The files of a tower that lies on this disk."""
+    path = Path(name or "")
+    if name and path.is_dir():
+        return sorted(path.glob("*.safetensors"))
+    return [path] if name and path.is_file() else []
+
+
+@cache
+def _digest(path: Path, changed: int) -> str:
+    """Of a file that was last changed then: a checkpoint need not read large files again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def first_field(

@@ -81,16 +81,17 @@ def subject(graph):
         "BLIP-Diffusion folder in models/diffusers, choose it as model and load your own picture.",
         (-420, 0),
     )
-    (picture,) = graph.add("AlphaCLIPExamplePicture", (0, 0), picture="scene.png")
+    (picture,) = graph.add("AlphaCLIPExamplePicture", (0, 0), picture="emoji.png")
     (box,) = graph.add(
-        "AlphaCLIPRegionFromBox", (0, 140), image=picture, left=0.45, top=0.36, right=0.93,
-        bottom=0.85,
+        "AlphaCLIPRegionFromBox", (0, 140), image=picture, left=0.31, top=0.11, right=0.9,
+        bottom=0.58,
     )  # fmt: skip
     (made,) = graph.add(
         "AlphaCLIPSubjectGenerate", (400, 0), image=picture, focus_mask=box, model="mini",
-        prompt="{subject} on a blue background", subject="thing", steps=20, guidance_scale=2.5,
-        count=4,
+        prompt="a {subject} on a blue background", subject="thing", steps=20, guidance_scale=2.5,
+        count=3,
     )  # fmt: skip
+    graph.add("PreviewImage", (400, 420), images=picture)
     graph.add("PreviewImage", (780, 0), images=made)
 
 
@@ -174,7 +175,7 @@ WORKFLOWS: dict[str, Callable] = {
 }
 RESULTS = {
     "name_regions_mini": ('the region: "a cyan cube"', "where mini looks", 'found: "a red sphere"'),
-    "subject_mini": ("the ring,", "on a blue", "background", ""),
+    "subject_mini": ("the picture", "the bus,", "on a blue", "background"),
 }
 """Workflows whose pictures are their results, and the captions of these."""
 MESHES = {
@@ -190,12 +191,8 @@ WIRES = {
         "LoadImage", "AlphaCLIPLoadVision", "AlphaCLIPFocus", "CLIPVisionEncode",
         "unCLIPConditioning",
     ),
-    "subject_mini": (
-        "AlphaCLIPExamplePicture", "AlphaCLIPRegionFromBox", "AlphaCLIPSubjectGenerate",
-        "PreviewImage",
-    ),
 }  # fmt: skip
-"""What the pictures of the others show; of subject_mini until mini's generator is there."""
+"""What the pictures of the others show."""
 NAMES = {
     "LoadImage": "Load Image",
     "CLIPVisionLoader": "Load CLIP Vision",
@@ -246,10 +243,8 @@ def write(names: list[str]) -> None:
     from pytest import MonkeyPatch
 
     from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS
-    from alphaclip_gen.comfyui.subject import MINI_FOLDER
 
     FOLDER.mkdir(exist_ok=True)
-    has_generator = (MINI_FOLDER / "model_index.json").is_file()
     with MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         comfy_stub.install(patch, Path(folder))
         classes = {**core_nodes.CLASSES, **NODE_CLASS_MAPPINGS}
@@ -259,7 +254,7 @@ def write(names: list[str]) -> None:
             (FOLDER / f"{name}.json").write_text(as_text(workflow), encoding="utf-8")
             if name == "text_to_3d_mini":
                 picture = workflow_pictures.of_meshes(MESHES)
-            elif name in RESULTS and (name != "subject_mini" or has_generator):
+            elif name in RESULTS:
                 prompt = comfy_graph.as_prompt(workflow, declared)
                 images = shown(prompt, comfy_graph.execute(prompt, classes))
                 picture = workflow_pictures.of_results(images, RESULTS[name])

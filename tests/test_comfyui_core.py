@@ -20,7 +20,6 @@ import pytest
 
 import example_workflows as book
 from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
-from alphaclip_gen.comfyui.subject import MINI_FOLDER
 
 HERE = Path(__file__).resolve().parent
 CORE = os.environ.get("ALPHACLIP_COMFY_ROOT")
@@ -182,9 +181,6 @@ def test_cancel_leaves_nothing_behind(server, declared):
     assert server.files() == before
 
 
-@pytest.mark.skipif(
-    not (MINI_FOLDER / "model_index.json").is_file(), reason="mini's generator is not shipped"
-)
 def test_a_subject_is_made(server, declared):
     assert ".png" in json.dumps(server.run(offline("subject_mini", declared)))
 

@@ -125,16 +125,13 @@ def test_subject_generation_can_be_cancelled(core, subject, scene, mask):
     assert subject(scene, mask).shape == (2, 16, 16, 3)
 
 
-def test_what_is_missing_is_said(core, subject, scene, mask, monkeypatch, tmp_path):
+def test_what_is_missing_is_said(core, subject, scene, mask):
     with pytest.raises(FileNotFoundError, match="model is 'gone', and models/diffusers has no"):
         subject(scene, mask, model="gone")
     with pytest.raises(ValueError, match="subject is empty"):
         subject(scene, mask, subject=" ")
     with pytest.raises(ValueError, match="holds 3 regions and there are 2 pictures"):
         subject(scene.expand(2, -1, -1, -1), mask.expand(3, -1, -1))
-    monkeypatch.setattr(subjects, "MINI_FOLDER", tmp_path / "generator")
-    with pytest.raises(FileNotFoundError, match="model is 'mini', whose generator is not part of"):
-        subject(scene, mask, model="mini")
 
 
 def test_mini_is_a_generator_that_is_shipped(subject, blip_folder, scene, mask, monkeypatch):

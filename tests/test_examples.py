@@ -14,6 +14,7 @@ ARGUMENTS = {
     "02_guide_anything": {"prompt": "a red sphere", "steps": 8},
     "03_foreign_renderer": {"prompt": "a red sphere", "steps": 4},
     "04_draw_the_subject": {},
+    "05_own_loop": {"prompt": "a red sphere", "steps": 4},
 }
 
 

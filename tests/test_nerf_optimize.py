@@ -13,6 +13,7 @@ from PIL import Image
 
 import many
 import optimize
+import run as running
 from alphaclip_gen.made_meshes import slug, slugs
 from checks import check
 from formats import read_glb
@@ -52,7 +53,7 @@ def test_a_run_writes_its_files(tmp_path) -> None:
     result = made(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
     pictures = {"turntable.gif", "preview.png", "timeline.png"}
-    assert files == {"mesh.glb", "result.json", "previews"} | pictures
+    assert files == {"mesh.glb", "result.json", "checkpoint.pt", "previews"} | pictures
     assert set(result["files"]) == {"mesh.glb"} | pictures
     assert json.loads(json.dumps(result)) == result_of(tmp_path)
     assert result["prompt"] == "a red stick" and result["steps"] == 3 and not result["interrupted"]
@@ -96,13 +97,34 @@ def test_it_becomes_what_is_asked(tmp_path) -> None:
     assert red > 0.7 and max(green, blue) < red - 0.3
     assert mesh.extents[1] > 1.2 * mesh.extents[0]
     assert result["scores"]["named"] == "a red stick"
+    assert result["silhouette_iou"] >= running.ALIKE
+    low = {**result, "silhouette_iou": 0.5}
+    assert "outline only 0.50 like" in running.summary(low, tmp_path)
+    assert "outline" not in running.summary(result, tmp_path)
+
+
+def test_two_parts_become_what_is_asked_of_each(tmp_path) -> None:
+    """Red to the right and blue to the left, each from its own text, with no prompt for both."""
+    parts = ("a red stick @ right", "a blue disk @ left")
+    field = dataclasses.replace(SMALL.field, mirror="none", color_sizes=(4, 5, 6))
+    config = dataclasses.replace(
+        SMALL, prompt=None, parts=parts, field=field, steps=40, views=4, resolution=24,
+        warm_start=WarmStartSettings(shades=0),
+    )  # fmt: skip
+    made(tmp_path, config)
+    mesh = read_glb((tmp_path / "mesh.glb").read_bytes())
+    color = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255
+    right, left = (
+        color[side].mean(axis=0) for side in (mesh.vertices[:, 0] > 0.2, mesh.vertices[:, 0] < -0.2)
+    )
+    assert right[0] > right[2] + 0.2 and left[2] > left[0] + 0.2
 
 
 def test_the_files_that_are_asked_for(tmp_path, tower) -> None:
     more = ["--formats", "obj", "points", "--turntable", "webp", "--depth", "--every", "0"]
     command = ["--prompt", "a red stick", "--output", str(tmp_path), *FLAGS, *more]
     assert optimize.main(command) == 0
-    files = {path.name for path in tmp_path.iterdir()} - {"result.json"}
+    files = {path.name for path in tmp_path.iterdir()} - {"result.json", "checkpoint.pt"}
     expected = {"mesh.obj", "points.ply", "turntable.webp", "depth.webp", "preview.png"}
     assert expected <= files == set(result_of(tmp_path)["files"])
 

@@ -68,6 +68,17 @@ def test_what_both_recipes_share(name) -> None:
     assert config.losses.ball(7999 / config.steps) > 0 == config.losses.ball(8001 / config.steps)
 
 
+@pytest.mark.parametrize(("name", "ball"), zip(PEERS, (0.05, 0.2), strict=True))
+def test_weights_of_the_priors_and_ranges_of_the_looks(name, ball) -> None:
+    losses, looks = PRESETS[name].losses, PRESETS[name].augment
+    assert losses.ball(0.2) == ball and losses.ball_radius == 1
+    variation = 0.1 if name == "pureclipnerf-explicit" else 0.0
+    assert losses.density_variation(0.5) == losses.color_variation(0.5) == variation
+    assert (looks.brightness, looks.saturation, looks.contrast) == (0.5, 1.0, 0.5)
+    assert (looks.shift, looks.zoom, looks.cutout, looks.perspective) == (0.25, 0.2, 0.5, 0.2)
+    assert looks.background == "dream" and looks.rotation == 0
+
+
 def test_the_explicit_schedule() -> None:
     config = PRESETS["pureclipnerf-explicit"]
     field = config.field

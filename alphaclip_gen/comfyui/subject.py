@@ -10,12 +10,11 @@ from torch import Tensor
 from ..framing import as_image
 from ..sources import SHIPPED
 from . import host
-from .pipeline_folders import BLIP_DIFFUSION, INDEX, find, load, needs_diffusers
+from .pipeline_folders import BLIP_DIFFUSION, find, load, needs_diffusers
 from .widgets import AS_TRAINED, MODEL_GEOMETRIES
 
 MINI = "mini"
 MINI_FOLDER = SHIPPED / "generator"
-"""mini's generator; once it lies there, the node offers and runs it."""
 
 
 def generate(
@@ -87,16 +86,7 @@ def generate(
 
 def model_folder(model: str) -> Path:
     """The folder of a model that the node offers."""
-    if model != MINI:
-        return find(model, BLIP_DIFFUSION)
-    if not (MINI_FOLDER / INDEX).is_file():
-        raise FileNotFoundError(
-            "model is 'mini', whose generator is not part of this version: there is no "
-            f"{MINI_FOLDER.parent.name}/{MINI_FOLDER.name}/{INDEX}. Update the pack, or choose a "
-            f"BLIP-Diffusion folder in models/diffusers, such as a download of "
-            f"{BLIP_DIFFUSION.source}."
-        )
-    return MINI_FOLDER
+    return MINI_FOLDER if model == MINI else find(model, BLIP_DIFFUSION)
 
 
 def references(

@@ -43,8 +43,8 @@ class Sizes:
         width: of text encoder and Q-Former.
         heads: of their attention.
         queries: the subject's tokens, a square number: each comes to hold a cell of its picture.
-        tower_layers: how many of mini's layers read a region: the last ones keep what names it, and
-            little of how it looks.
+        tower_layers: how many of mini's layers read a region: the later ones keep what names it,
+            and little of how it looks.
         qformer_layers, text_layers: how deep the two are.
         unet: channels at the latents' size, and at half of it.
         latents: channels of the latents.
@@ -54,8 +54,8 @@ class Sizes:
     width: int = 192
     heads: int = 6
     queries: int = 64
-    tower_layers: int = 3
-    qformer_layers: int = 3
+    tower_layers: int = 1
+    qformer_layers: int = 1
     text_layers: int = 2
     unet: tuple[int, ...] = (96, 160)
     latents: int = 16
@@ -159,7 +159,8 @@ def _new_qformer(vision: CLIPVisionConfig, words: int, sizes: Sizes) -> AlphaBli
         "hidden_size": sizes.width,
         "num_hidden_layers": sizes.qformer_layers,
         "num_attention_heads": sizes.heads,
-        "intermediate_size": sizes.width,
+        "intermediate_size": 4 * sizes.width,
+        "initializer_range": sizes.width**-0.5,
         "max_position_embeddings": WORDS,
         "cross_attention_frequency": 1,
         "encoder_hidden_size": vision.hidden_size,

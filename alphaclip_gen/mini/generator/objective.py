@@ -23,7 +23,7 @@ from ..runs import autocast
 from .lessons import THUMBNAIL, Lessons
 
 LEAST_WEIGHT, MOST_WEIGHT = 1.0, 5.0
-NOISINESS = 3.0
+NOISINESS = 2.0
 """Timesteps are 1 minus a uniform number to that power, in terms of the last."""
 NAME_WEIGHT, THUMBNAIL_WEIGHT = 0.05, 2.0
 
@@ -49,6 +49,7 @@ class Learner(nn.Module):
             )
         self.cell_head = nn.Linear(width, 4 * (THUMBNAIL // self.cells) ** 2)
         nn.init.zeros_(self.cell_head.weight)  # else it draws noise for hundreds of steps
+        nn.init.zeros_(self.cell_head.bias)
         self.eval()  # nothing is dropped out; conditions are dropped as a whole, see `Noised`
 
     def draw_thumbnail(
@@ -59,6 +60,18 @@ class Learner(nn.Module):
         return F.pixel_shuffle(
             cells.unflatten(2, (self.cells, self.cells)), THUMBNAIL // self.cells
         )
+
+    @torch.no_grad()
+    def fit_cells(self, tokenizer: PreTrainedTokenizerBase, lessons: Lessons) -> None:
+        """Nothing; the cells' head is the best linear one of what the tokens hold now."""
+        tokens = self.read_subject(tokenizer, lessons).float().flatten(0, 1)
+        cells = F.pixel_unshuffle(lessons.thumbnail, THUMBNAIL // self.cells)
+        mean, wanted = tokens.mean(0), cells.flatten(2).transpose(1, 2).flatten(0, 1)
+        within = (tokens - mean).T @ (tokens - mean)
+        within += 1e-3 * within.diagonal().mean() * torch.eye(len(within))
+        weight = torch.linalg.solve(within, (tokens - mean).T @ (wanted - wanted.mean(0))).T
+        self.cell_head.weight.copy_(weight)
+        self.cell_head.bias.copy_(wanted.mean(0) - weight @ mean)
 
     def read_subject(
         self, tokenizer: PreTrainedTokenizerBase, lessons: Lessons
@@ -115,7 +128,7 @@ def add_noise(
     """The latents of pictures, `draws` times, their noise, and timesteps, most of them very noisy.
 
     Where a little of the picture can be made out, the U-Net learns to look there, and no longer at
-    the prompt; so a third of the timesteps are the last 4 %, in which only the prompt tells what to
+    the prompt; so a fifth of the timesteps are the last 4 %, in which only the prompt tells what to
     draw. They are spread evenly over their distribution, which lowers the variance of the loss
     (Kingma et al. 2021, arXiv 2107.00630).
     """

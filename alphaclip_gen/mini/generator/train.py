@@ -4,9 +4,9 @@ Usage: python -m alphaclip_gen.mini.generator.train --output runs/generator
 
 The autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder` trains one) stays as it is.
 The first steps teach tower and Q-Former to read: a tower made for naming keeps little of how a
-drawing looks. In the others the tower stays, and the rest learns to paint what was read. Planned
-for 110 minutes on two cores that have bfloat16. Folder `generator` then holds the pipeline with
-the weights of a running average.
+drawing looks. In the others all learn to paint what was read. Planned for 110 minutes on two cores
+that have bfloat16. Folder `generator` then holds the pipeline with the weights of a running
+average.
 """
 
 import copy
@@ -20,6 +20,7 @@ import torch
 import tyro
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
+from transformers import PreTrainedTokenizerBase
 
 from ...checkpoints import load_tower
 from ...show import figure, lit_region, to_pil
@@ -57,7 +58,7 @@ class Config:
         start: folder of a trained generator to go on from, with its own tower and autoencoder.
         seed: decides weights and lessons.
         reading: steps in which tower and Q-Former learn to read a region.
-        steps: in all; after `reading` the tower stays, and the rest learns to paint.
+        steps: in all; after `reading` all learn to paint.
         scenes: of one step; every visible subject is a lesson.
         draws: how many noises of each lesson; the regions are read once for all.
         learning_rate: peak of the warm-up and cosine schedule, for matrices between layers (Muon).
@@ -75,9 +76,9 @@ class Config:
     tower: str = "mini"
     start: Path | None = None
     seed: int = 12
-    reading: int = 1300
-    steps: int = 7500
-    scenes: int = 12
+    reading: int = 650
+    steps: int = 8000
+    scenes: int = 10
     draws: int = 2
     learning_rate: float = 2e-3
     edge_rate: float = 1e-3
@@ -107,10 +108,10 @@ def main(config: Config) -> None:
         write_log(log, config=settings(config), megabytes=size, unet=size_in_mb(learner.unet))
     cast = load_cast(config.artwork)
     if start == 0 and config.start is None:
-        _place_queries(learner, average, cast, config)
+        _place_queries(learner, average, pipe.tokenizer, cast, config)
     saved = sampled = time.monotonic()
     for step in range(start, config.steps):
-        part_step = plan(learner, (muon, adam), config, step)
+        part_step = plan((muon, adam), config, step)
         figures = train_step(pipe, learner, (muon, adam), cast, config, step)
         follow(average, learner, part_step, decay=0.998)
         if step % 20 == 0:
@@ -126,22 +127,26 @@ def main(config: Config) -> None:
     write_log(log, step=config.steps, held_out=final)
 
 
-def _place_queries(learner: Learner, average: Learner, cast: Cast, config: Config) -> None:
+def _place_queries(
+    learner: Learner,
+    average: Learner,
+    tokenizer: PreTrainedTokenizerBase,
+    cast: Cast,
+    config: Config,
+) -> None:
     generator = step_generator(config.seed + 2, 0)
     lessons = make_lessons(cast, 100, generator, random.Random(0), config.lesson)
     place_queries(learner.qformer, learner.look_at(lessons))
+    learner.fit_cells(tokenizer, lessons)
     average.load_state_dict(learner.state_dict())
 
 
-def plan(
-    learner: Learner, optimizers: tuple[torch.optim.Optimizer, ...], config: Config, step: int
-) -> int:
+def plan(optimizers: tuple[torch.optim.Optimizer, ...], config: Config, step: int) -> int:
     """The step within its part of the training, reading or painting.
 
-    Each has a warm-up and a cosine of its own; the tower learns in the first.
+    Each has a warm-up and a cosine of its own.
     """
     reads = step < config.reading
-    learner.qformer.visual_encoder.requires_grad_(reads)
     began, end = (0, config.reading) if reads else (config.reading, config.steps)
     for optimizer in optimizers:
         set_rate(optimizer, (step - began) / (end - began), step - began, warm_up=100)
