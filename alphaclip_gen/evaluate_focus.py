@@ -34,7 +34,7 @@ Namer = Callable[[Tensor], Tensor]
 """Pictures in [0, 1] -> what each shows, as indices."""
 
 STYLES = {"training styles": TRAINING_STYLES, "held-out style": HELD_OUT_STYLES}
-PROMPT = "a {subject} on a white background"
+PROMPT = "a large {subject} on a white background"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EvaluateFocus:
     """Held-out scenes of two subjects, of each kind of style."""
     prompts: int = 144
     """Pictures whose prompts name a ground's color and a count, of each kind of style."""
-    steps: int = 20
+    steps: int = 4
     """Of the denoising."""
     guidance: float = 2.5
     """Classifier-free guidance."""

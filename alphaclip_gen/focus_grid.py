@@ -18,10 +18,10 @@ from .mini.world import Scenes
 from .show import figure, lit_region, to_pil
 
 PROMPTS = (
-    "a {subject} on a blue background",
+    "a large {subject} on a blue background",
     "two {subject} on grass",
-    "a {subject} on a yellow background",
-    "a large {subject} on checks",
+    "a large {subject} on a yellow background",
+    "a large {subject} on a white background",
 )
 
 
@@ -35,7 +35,7 @@ class FocusGrid:
     """How many scenes."""
     seed: int = 5
     """Of the noise."""
-    steps: int = 20
+    steps: int = 4
     """Of the denoising."""
     guidance: float = 2.5
     """Classifier-free guidance."""

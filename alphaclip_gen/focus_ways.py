@@ -28,7 +28,7 @@ do with each subject, `{subject}` in them; seeds are those of each picture's noi
 def pipeline_painter(
     pipe: Any,
     category: str = "thing",
-    steps: int = 20,
+    steps: int = 4,
     guidance: float = 2.5,
     batch: int = 32,
 ) -> Painter:

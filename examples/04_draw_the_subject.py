@@ -28,7 +28,7 @@ def main(prompt: str = "two {subject} on grass", target: str = "subjects.png") -
             "thing",
             alpha_mask=region,
             guidance_scale=2.5,
-            num_inference_steps=20,
+            num_inference_steps=4,
             generator=torch.Generator().manual_seed(0),
             output_type="pt",
         )

@@ -88,8 +88,8 @@ def subject(graph):
     )  # fmt: skip
     (made,) = graph.add(
         "AlphaCLIPSubjectGenerate", (400, 0), image=picture, focus_mask=box, model="mini",
-        prompt="a {subject} on a blue background", subject="thing", steps=20, guidance_scale=2.5,
-        count=3,
+        prompt="a large {subject} on a blue background", subject="thing", steps=4,
+        guidance_scale=2.5, count=3,
     )  # fmt: skip
     graph.add("PreviewImage", (400, 420), images=picture)
     graph.add("PreviewImage", (780, 0), images=made)
