@@ -165,7 +165,10 @@ def test_scenes_hold_two_subjects_that_can_be_seen_and_repeat_by_seed():
 
 def test_each_region_lies_on_its_subject_and_either_is_in_front():
     """tiny_cast's plain emoji are of one gray each, rising with the concept's number."""
-    cast, mix = tiny_cast(), Mix(objects=(2, 2), styles=("plain",), solids=0, looks=0, rough=0)
+    cast, mix = (
+        tiny_cast(),
+        Mix(objects=(2, 2), styles=("plain",), solids=0.0, looks=0.0, rough=0.0),
+    )
     many = pair_scenes(cast, 40, 3, ("plain",))
     luma, core = many.image.mean(1, keepdim=True), (many.visible > 0.95).float()
     shade = (luma * core).sum((2, 3)) / core.sum((2, 3))

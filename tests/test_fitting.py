@@ -80,7 +80,7 @@ def test_width_and_tokens_are_checked_where_tokens_are_read():
     pipe = cases.build(cases.BY_NAME["WanImageToVideoPipeline"])
     with pytest.raises(ValueError, match=r"5 tokens .* needs the width and tokens of its own"):
         focus(pipe, cases.parts.vision(patch=16))
-    focus(pipe, cases.alpha_tower(cases.parts.vision()))
+    focus(pipe, cases.alpha_tower(cases.parts.vision(), std=0.5))
     assert type(pipe.image_encoder) is AlphaCLIPVisionModel, "its projection is left out"
     plus = cases.build(cases.BY_NAME["IP-Adapter Plus, SD 1.5"])
     wider = vision_config(hidden_size=32, image_size=32, patch_size=8, projection_dim=16)

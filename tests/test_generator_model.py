@@ -96,7 +96,7 @@ def test_the_tower_is_mini_s_first_layers(pipe, tower):
     assert torch.equal(ours, theirs)
     layers = pipe.qformer.visual_encoder.encoder.layers
     assert len(layers) == Sizes().tower_layers < len(tower.encoder.layers)
-    assert torch.equal(layers[3].mlp.fc2.weight, tower.encoder.layers[3].mlp.fc2.weight)
+    assert torch.equal(layers[0].mlp.fc2.weight, tower.encoder.layers[0].mlp.fc2.weight)
 
 
 def test_pictures_follow_region_and_seed(pipe, lessons):
@@ -127,7 +127,7 @@ def test_a_missing_generator_is_named(tmp_path):
 
 def test_its_weights_are_at_most_30_megabytes(tower):
     pipe = new_generator(new_autoencoder(), tower)
-    assert 25 < size_in_mb(pipe.vae, pipe.unet, pipe.qformer, pipe.text_encoder) <= 30
+    assert 20 < size_in_mb(pipe.vae, pipe.unet, pipe.qformer, pipe.text_encoder) <= 30
     linear = sum(p.numel() for p in pipe.unet.parameters() if p.ndim == 2)
     assert linear > 0.4 * sum(p.numel() for p in pipe.unet.parameters())
 

@@ -1,5 +1,7 @@
 """What is shipped truly works: scenes, the judge of pictures, mini's generator, the demo's end."""
 
+import io
+
 import pytest
 import torch
 from rich.console import Console
@@ -71,7 +73,7 @@ def test_the_prompt_decides_ground_and_count(subjects, judge, painter):
 def test_the_demo_ends_with_the_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "name_regions", lambda folder, seed: folder / "regions.png")
     monkeypatch.setattr(demo, "make_mesh", lambda config: None)
-    console = Console(record=True, width=200, file=(tmp_path / "log").open("w"))
+    console = Console(record=True, width=200, file=io.StringIO())
     demo.demo(demo.Demo(tmp_path), console)
     assert open_picture(tmp_path / "focus.png").width > 1000
     said = console.export_text()

@@ -6,7 +6,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 
-def wilson(hits: float, trials: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(hits: float | int, trials: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson, 1927)."""
     share, weight = hits / trials, z * z / trials
     middle = (share + weight / 2) / (1 + weight)
@@ -30,7 +30,7 @@ def mean_rate(right: Bool[Tensor, "groups answers"]) -> dict[str, float]:
     return proportion(right.float().mean(1).sum().item(), len(right))
 
 
-def proportion(hits: float, trials: int) -> dict[str, float]:
+def proportion(hits: float | int, trials: int) -> dict[str, float]:
     """The same from numbers, rounded to four digits."""
     low, high = wilson(hits, trials)
     return {"rate": round(hits / trials, 4), "low": round(low, 4), "high": round(high, 4)}

@@ -1,8 +1,8 @@
-"""Field, cameras and renderer of nerf/ in a loop of one's own: here a plain Adam and a masked CLIP.
+"""Field, cameras and renderer in a loop of one's own: here a plain Adam and a masked CLIP.
 
 A loss on color and opacity is all that is needed: put yours in place of the guide.
 
-Usage: python examples/05_own_loop.py [prompt] [figure.png]
+Usage: python nerf/own_loop.py [prompt] [figure.png]
 """
 
 import sys
@@ -16,9 +16,6 @@ from alphaclip_gen.backgrounds import random_backgrounds
 from alphaclip_gen.guidance import Guidance
 from alphaclip_gen.mini.captions import all_captions
 from alphaclip_gen.show import figure
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "nerf"))  # a program, no package
-
 from blobs import Proportion
 from cameras import CameraSettings, random_views
 from field import FieldSettings, blob_field
