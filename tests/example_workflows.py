@@ -88,7 +88,7 @@ def subject(graph):
     )  # fmt: skip
     (made,) = graph.add(
         "AlphaCLIPSubjectGenerate", (400, 0), image=picture, focus_mask=box, model="mini",
-        prompt="a large {subject} on a blue background", subject="thing", steps=4,
+        prompt="a large {subject} on a yellow background", subject="thing", steps=4,
         guidance_scale=2.5, count=3,
     )  # fmt: skip
     graph.add("PreviewImage", (400, 420), images=picture)
@@ -175,7 +175,7 @@ WORKFLOWS: dict[str, Callable] = {
 }
 RESULTS = {
     "name_regions_mini": ('the region: "a cyan cube"', "where mini looks", 'found: "a red sphere"'),
-    "subject_mini": ("the picture", "the bus,", "on a blue", "background"),
+    "subject_mini": ("the picture", "the bus,", "on a yellow", "background"),
 }
 """Workflows whose pictures are their results, and the captions of these."""
 MESHES = {

@@ -94,7 +94,7 @@ def test_rates_of_guesses_by_hand():
 
 def test_ways_of_an_untrained_encoder_differ_where_they_should(encoder, scenes):
     ways = ways_to_see(encoder)
-    assert list(ways)[:2] == ["alpha", "all-one alpha"] and len(ways) == 6
+    assert list(ways)[:2] == ["alpha", "all-one alpha"] and len(ways) == 7
     image, alpha = scenes.image[:2], scenes.visible[:2, :1]
     whole = torch.ones_like(alpha)
     plain = ways["all-one alpha"](image, alpha)
