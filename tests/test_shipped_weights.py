@@ -70,11 +70,12 @@ def test_the_prompt_decides_ground_and_count(subjects, judge, painter):
     assert (judge.name(made).number == torch.tensor([1, 1, 2, 2, 3, 3])).float().mean() > 0.6
 
 
-def test_the_demo_ends_with_the_grid(tmp_path, monkeypatch):
+def test_the_demo_ends_with_the_grid(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "name_regions", lambda folder, seed: folder / "regions.png")
     monkeypatch.setattr(demo, "make_mesh", lambda config: None)
     console = Console(record=True, width=200, file=io.StringIO())
     demo.demo(demo.Demo(tmp_path), console)
     assert open_picture(tmp_path / "focus.png").width > 1000
+    assert capsys.readouterr() == ("", "")  # no progress bar of the libraries
     said = console.export_text()
     assert "3. The region decides what is generated" in said and "focus.png" in said

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from tokenizers import AddedToken
 from torch import nn
 from transformers import Blip2Config, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 
+from ...checkpoints import no_progress_bar
 from ...sources import SHIPPED
 from ...subject import (
     AlphaBlip2QFormerModel,
@@ -262,9 +266,22 @@ def load_generator(
             f"there is no model_index.json in {str(folder)!r}; expected 'mini' or a folder that "
             f"save_generator() wrote. python -m alphaclip_gen.mini.generator.train trains one."
         )
-    pipe = AlphaBlipDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    with no_progress_bar(), _no_bar_of_diffusers():
+        pipe = AlphaBlipDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             nn.Module.to(part, dtype)  # diffusers' own would warn of modules that are not there
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@contextmanager
+def _no_bar_of_diffusers() -> Iterator[None]:
+    """It shows one for parts that lie on the disk: not while this holds."""
+    shown = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            diffusers_logging.enable_progress_bar()
