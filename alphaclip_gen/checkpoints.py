@@ -8,7 +8,7 @@ a file is run (see `safe_files`).
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -203,15 +203,19 @@ def _make(
 
 
 @contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """transformers shows a bar for weights that are in memory already: not while this holds."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+def no_progress_bar(library: Any = transformers_logging) -> Iterator[None]:
+    """A library shows a bar for weights that are at hand already: not while this holds.
+
+    Args:
+        library: its logging module, transformers' or diffusers'.
+    """
+    shown = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            library.enable_progress_bar()
 
 
 def _check_weights(

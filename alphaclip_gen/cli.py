@@ -14,7 +14,7 @@ from rich.table import Table
 from torch import Tensor
 
 from .encoder import RegionEncoder
-from .framing import CUT_OUT, Geometry, as_image
+from .framing import Geometry, as_image, whole_geometry
 from .mini.captions import all_captions
 from .regions import alpha_from_box, alpha_from_points, alpha_from_strokes, as_alpha_map
 from .show import figure, lit_region
@@ -68,7 +68,7 @@ def score(config: Score, console: Console) -> None:
     encoder = RegionEncoder.from_pretrained(config.model, config.pretrained, text=config.text)
     texts = _texts(config)
     names, alphas = _regions(config, (image.shape[-2], image.shape[-1]))
-    rows = [encoder.score(image, texts, None, _whole(config.geometry))]
+    rows = [encoder.score(image, texts, None, whole_geometry(config.geometry))]
     if alphas:
         rows.append(encoder.score(image, texts, alphas, config.geometry))
     best = [row.topk(min(config.top, len(texts))) for row in torch.cat(rows)]
@@ -116,10 +116,6 @@ def _texts(config: Score) -> list[str]:
     if not all(texts):
         raise ValueError(f"texts is {config.texts!r}; expected texts separated by commas.")
     return texts
-
-
-def _whole(geometry: Geometry) -> Geometry:
-    return "pad" if geometry in CUT_OUT else geometry
 
 
 def _regions(config: Score, size: tuple[int, int]) -> tuple[list[str], list[Tensor]]:

@@ -16,7 +16,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .alpha import check_alpha
 from .checkpoints import make_model, make_processor, text_side
-from .framing import CUT_OUT, as_image, preprocess
+from .framing import as_image, preprocess, whole_geometry
 from .pictures import Picture
 from .processor import AlphaCLIPImageProcessor
 from .sources import PathLike, read_checkpoint
@@ -222,7 +222,7 @@ class RegionEncoder:
     ) -> tuple[Tensor, Tensor]:
         """Image and alpha of the tower's size; a whole picture has no region to cut out."""
         geometry = geometry or self.geometry
-        geometry = "pad" if geometry in CUT_OUT and alpha is None else geometry
+        geometry = whole_geometry(geometry) if alpha is None else geometry
         return preprocess(image, alpha, self.size, geometry)
 
     def _forward(self, framed: Tensor, alpha: Tensor | None) -> Any:

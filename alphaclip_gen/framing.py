@@ -78,6 +78,11 @@ def check_geometry(geometry: str) -> str:
     return geometry
 
 
+def whole_geometry(geometry: str) -> str:
+    """The geometry for a whole picture beside regions of that geometry: none is cut out of it."""
+    return "pad" if geometry in CUT_OUT else geometry
+
+
 def preprocess(
     image: Tensor,
     alpha: Tensor | None = None,

@@ -18,7 +18,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.processing_utils import ImagesKwargs
 
 from .alpha import ROUNDING, check_values
-from .framing import CUT_OUT, Geometry, preprocess
+from .framing import Geometry, preprocess, whole_geometry
 from .vision import AlphaCLIPConfig, AlphaCLIPVisionConfig
 
 
@@ -170,7 +170,7 @@ def _framed(
     side = _side(settings["crop_size"])
     framed: list[tuple[Tensor, Tensor | None]] = []
     for image, alpha in zip(color, alphas, strict=True):
-        whole = "pad" if geometry in CUT_OUT and alpha is None else geometry
+        whole = whole_geometry(geometry) if alpha is None else geometry
         given = None if alpha is None else (alpha[None].float() * scale).clamp(0, 1)
         pixels, region = preprocess(image[None].float() * scale, given, side, whole)
         framed.append((pixels[0], None if alpha is None else region[0]))

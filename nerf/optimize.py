@@ -140,8 +140,9 @@ def _exit_code(result: dict) -> int:
 
 def _is_there(config: Config, folder: Path) -> bool:
     """Whether the folder's result is this run's, and nothing is to be done any more."""
-    session, step = config.session, step_in(folder)
-    goes_on = session.resume and step is not None and step < config.steps
+    session = config.session
+    step = step_in(folder) if session.resume else None
+    goes_on = step is not None and step < config.steps
     return not goes_on and not session.render_only and is_finished(config, folder)
 
 

@@ -2,8 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -266,22 +264,10 @@ def load_generator(
             f"there is no model_index.json in {str(folder)!r}; expected 'mini' or a folder that "
             f"save_generator() wrote. python -m alphaclip_gen.mini.generator.train trains one."
         )
-    with no_progress_bar(), _no_bar_of_diffusers():
+    with no_progress_bar(), no_progress_bar(diffusers_logging):
         pipe = AlphaBlipDiffusionPipeline.from_pretrained(folder, local_files_only=True)
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             nn.Module.to(part, dtype)  # diffusers' own would warn of modules that are not there
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-@contextmanager
-def _no_bar_of_diffusers() -> Iterator[None]:
-    """It shows one for parts that lie on the disk: not while this holds."""
-    shown = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            diffusers_logging.enable_progress_bar()
