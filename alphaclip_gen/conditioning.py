@@ -90,8 +90,8 @@ def focus(pipe: Any, tower: Tower | None = None, processor: Any = None) -> "Focu
 
     Focusing a focused pipeline replaces the tower; its own is kept for `unfocus`. CPU offload stays
     as it was. A focused pipeline can be saved, and loaded wherever alphaclip_gen is imported.
-    Videos and LLaVA then need focus(pipe) again, Paint by Example with its tower, and IP-Adapters
-    are loaded again as ever.
+    Videos and LLaVA then need focus(pipe) again, Paint by Example with its tower, pipelines behind
+    a baseline with that (it is a function and not saved), and IP-Adapters are loaded again as ever.
 
     Args:
         pipe: a diffusers pipeline with an image encoder, or transformers' LLaVA.

@@ -8,22 +8,17 @@ The judge is the shipped one of mini's solids, or any CLIP: then the mesh's capt
 among all prompts, which is the R-Precision of Dream Fields (arXiv 2112.01455, section 4.1).
 """
 
-import json
 import logging
 import shlex
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
 import trimesh
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
-from .encoder import RegionEncoder
 from .made_meshes import (
     find_program,
     labelled_sheet,
@@ -33,10 +28,9 @@ from .made_meshes import (
     result_of,
     seconds_of,
     slugs,
-    words,
 )
-from .mini.captions import COLOR_WORDS, COLORS, SHAPES, all_captions, caption
-from .mini.judge import WEIGHTS, Judge, judge_mesh, turntable
+from .mesh_judges import SOLIDS, MeshJudge, about, open_judge, target
+from .mini.captions import COLORS, SHAPES, all_captions, caption
 from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
 from .tables import markdown_table
@@ -61,14 +55,6 @@ with PureCLIPNeRF's looks at each view (arXiv 2209.15172)."""
 
 VIEWS = ("--views", "4")
 """For all: a tower sees 4 pictures a step, augmented 64."""
-
-PUBLISHED = (
-    "Published for the 153 prompts of Dream Fields, guided by B/16 at 168 pixels for 10 000 steps "
-    "and scored by B/32: CLIP 85.62, Alpha-CLIP 88.89 (arXiv 2312.03818).\n"
-)
-
-SOLIDS = "solids"
-"""The shipped judge's name."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +84,6 @@ class EvaluateTextTo3D:
     """Judge the meshes that are there, and make none."""
     color_space: ColorSpace = "linear"
     """How the meshes store their vertex colors: linear light, as glTF says, or sRGB values."""
-
-
-class Opinion(NamedTuple):
-    """How likely each caption names a mesh."""
-
-    captions: Sequence[str]
-    probability: Float[Tensor, " captions"]
-
-
-MeshJudge = Callable[[trimesh.Trimesh], Opinion]
 
 
 @dataclass(frozen=True)
@@ -241,74 +217,6 @@ def evaluation_prompts(count: int = 48) -> list[str]:
     return rows[:count]
 
 
-# Judges
-
-
-def open_judge(
-    name: str, pretrained: str | None, prompts: Sequence[str], color_space: ColorSpace
-) -> MeshJudge:
-    """The judge of solids, or a CLIP that looks for captions among the prompts.
-
-    Raises:
-        ValueError: the judge of solids has no caption for a prompt.
-        FileNotFoundError: there is no such CLIP.
-    """
-    if name == SOLIDS:
-        for prompt in prompts:
-            target(prompt)
-        return solid_judge(Judge.from_pretrained(), color_space)
-    return retrieval_judge(RegionEncoder.from_pretrained(name, pretrained), prompts, color_space)
-
-
-def solid_judge(judge: Judge, color_space: ColorSpace = "linear") -> MeshJudge:
-    """Names meshes among mini's captions."""
-
-    def opinion(mesh: trimesh.Trimesh) -> Opinion:
-        verdict = judge_mesh(judge, mesh, color_space=color_space)
-        return Opinion(all_captions(), verdict.log_probabilities.exp())
-
-    return opinion
-
-
-def retrieval_judge(
-    encoder: RegionEncoder, prompts: Sequence[str], color_space: ColorSpace = "linear"
-) -> MeshJudge:
-    """Names meshes among the prompts: softmax of similarities, the mean of 8 views over white.
-
-    Args:
-        encoder: a CLIP that did not guide; the whole picture counts, no alpha map.
-        prompts: all of the evaluation.
-        color_space: how meshes store their vertex colors.
-    """
-    texts = encoder.embed_texts(list(prompts))
-
-    @torch.no_grad()
-    def opinion(mesh: trimesh.Trimesh) -> Opinion:
-        views = turntable(mesh, color_space=color_space, size=encoder.size).over(1.0)
-        similarity = encoder.embed(views.to(texts)) @ texts.T
-        return Opinion(prompts, (encoder.logit_scale * similarity).softmax(1).mean(0).cpu())
-
-    return opinion
-
-
-def target(prompt: str) -> tuple[str, str]:
-    """The solid and the color that a prompt names.
-
-    Raises:
-        ValueError: it names none, or several.
-    """
-    said = set(words(prompt))
-    shapes = [shape for shape, names in SHAPES.items() if said & set(names)]
-    colors = [color for color, names in COLOR_WORDS.items() if said & set(names)]
-    if len(shapes) != 1 or len(colors) != 1:
-        raise ValueError(
-            f"prompt {prompt!r} names the solids {shapes} and the colors {colors}; expected one of "
-            f"each. The judge knows {', '.join(SHAPES)} in {', '.join(COLORS)}; --judge takes any "
-            "CLIP for other prompts."
-        )
-    return shapes[0], colors[0]
-
-
 def judge_folder(judge: MeshJudge, folder: Path, prompt: str, seed: int = 0) -> Row:
     """The verdict on folder/mesh.glb, or the problem with it."""
     seconds = seconds_of(folder)
@@ -343,22 +251,6 @@ def summarize(rows: Sequence[Row]) -> dict:
         summary[f"seconds_{name}"] = round(measure(seconds), 1) if seconds else None
     summary["missing"] = [row.prompt for row in rows if row.problem]
     return summary
-
-
-def about(judge: str) -> str:
-    """How good the judge of solids is on its own held-out meshes; of a CLIP, what is published."""
-    if judge != SOLIDS:
-        return f"Judge: {judge}, which must not have guided. {PUBLISHED}"
-    figures = json.loads((WEIGHTS / "judge.json").read_text())["held_out"]
-    parts = (
-        f"{part['one_view']:.2f} of single views and {part['eight_views']:.2f} of objects from "
-        f"eight sides ({kind})"
-        for kind, part in figures.items()
-    )
-    return (
-        "Judge: a network that guided nothing, trained on other meshes by another renderer; on "
-        f"meshes held out from that it names {', '.join(parts)}.\n"
-    )
 
 
 def markdown(table: dict, about_judge: str = "") -> str:

@@ -19,7 +19,6 @@ from jaxtyping import Float
 from scipy.spatial import cKDTree
 from trimesh.intersections import slice_faces_plane
 
-from .evaluate_3d import target
 from .made_meshes import (
     find_program,
     labelled_sheet,
@@ -29,6 +28,7 @@ from .made_meshes import (
     seconds_of,
     slugs,
 )
+from .mesh_judges import target
 from .mini.captions import COLORS, SHAPES, all_captions, caption
 from .mini.judge import Judge, judge_mesh
 from .mini.rates import proportion, shown

@@ -14,9 +14,10 @@ import trimesh
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from .evaluate_3d import evaluation_prompts, judge_folder, solid_judge
+from .evaluate_3d import evaluation_prompts, judge_folder
 from .evaluate_parts import FLAGS, Pair, judge_halves, parse_pair
 from .made_meshes import find_program, load_mesh, make_meshes, slugs, view_of
+from .mesh_judges import solid_judge
 from .mini.judge import Judge
 from .show import FAINT, INK, PAPER
 

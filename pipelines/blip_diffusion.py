@@ -3,6 +3,9 @@
 Usage: DiffusionPipeline.from_pretrained(
     "folder", custom_pipeline="pipelines/blip_diffusion.py", trust_remote_code=True
 )
+
+For a published model by its Hub id, call alphaclip_gen.register_blip_diffusion() before: diffusers
+looks up the classes that its model_index.json names before it reads this file.
 """
 
 try:

@@ -28,6 +28,7 @@ LAYERS = (
     ("conversion", "fitting"),
     ("encoder",),
     ("guidance", "conditioning", "subject", "measuring", "tables", "made_meshes"),
+    ("mesh_judges",),
     ("bench_cases", "evaluate_3d", "evaluate_focus", "focus_grid"),
     ("bench", "evaluate_parts"),
     ("gallery",),

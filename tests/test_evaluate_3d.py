@@ -10,8 +10,8 @@ import pytest
 import trimesh
 
 import presets
-from alphaclip_gen import RegionEncoder, evaluate_3d, made_meshes
-from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, about, evaluate_text_to_3d
+from alphaclip_gen import RegionEncoder, evaluate_3d, made_meshes, mesh_judges
+from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
 
@@ -61,7 +61,7 @@ def program(tmp_path: Path) -> Path:
         folder = tmp_path / "made" / alpha
         folder.mkdir(parents=True)
         for prompt in PROMPTS:
-            shape, color = evaluate_3d.target(prompt)
+            shape, color = mesh_judges.target(prompt)
             color = "cyan" if (alpha, shape) == ("ones", "cone") else color
             mesh = painted(shape, tuple(value**2.2 for value in COLORS[color]))
             mesh.export(folder / f"{made_meshes.slug(prompt)}.glb")
@@ -102,9 +102,11 @@ def test_prompts_that_would_share_a_folder_are_judged_each_on_its_own_mesh(
 
 
 def test_the_page_tells_of_the_judge(program: Path, tmp_path: Path) -> None:
-    evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], about_judge=about("solids"))
+    evaluate_text_to_3d(
+        program, PROMPTS, tmp_path, ["masked"], about_judge=mesh_judges.about("solids")
+    )
     assert "0.99 of single views and 1.00 of objects" in (tmp_path / "table.md").read_text()
-    assert "CLIP 85.62, Alpha-CLIP 88.89" in about("ViT-B-32.pt")
+    assert "CLIP 85.62, Alpha-CLIP 88.89" in mesh_judges.about("ViT-B-32.pt")
 
 
 def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_vertex_colors_are_seen_beside_a_material(tmp_path: Path) -> None:
 
 def test_prompts_are_spread_evenly() -> None:
     prompts = evaluate_3d.evaluation_prompts()
-    targets = [evaluate_3d.target(prompt) for prompt in prompts]
+    targets = [mesh_judges.target(prompt) for prompt in prompts]
     assert len(set(prompts)) == 48
     assert set(Counter(shape for shape, _ in targets).values()) == {4}
     assert set(Counter(color for _, color in targets).values()) == {4}
@@ -203,7 +205,7 @@ def test_augmented_are_the_looks_of_pureclipnerf() -> None:
 def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> None:
     """mini is a CLIP too: it finds the captions of ready-made solids among four."""
     made = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"])
-    judge = evaluate_3d.retrieval_judge(RegionEncoder.from_pretrained("mini"), PROMPTS)
+    judge = mesh_judges.retrieval_judge(RegionEncoder.from_pretrained("mini"), PROMPTS)
     found = evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], judge=judge)
     assert found["masked"]["caption"]["rate"] == 1
     likely = [row["probability"] for row in found["masked"]["rows"]]
@@ -218,12 +220,12 @@ def test_prompts_beyond_the_solids_have_captions_only(tmp_path: Path) -> None:
 
 
 def test_targets_are_read_by_synonyms_too() -> None:
-    assert evaluate_3d.target("A scarlet donut!") == ("torus", "red")
+    assert mesh_judges.target("A scarlet donut!") == ("torus", "red")
     assert made_meshes.slug("A scarlet donut!") == "a-scarlet-donut"
     with pytest.raises(ValueError, match=r"'a red teapot' names the solids \[\]"):
-        evaluate_3d.target("a red teapot")
+        mesh_judges.target("a red teapot")
     with pytest.raises(ValueError, match=r"the colors \['red', 'blue'\]"):
-        evaluate_3d.target("a red and blue cone")
+        mesh_judges.target("a red and blue cone")
 
 
 def test_contact_sheet_has_a_tile_for_each_row() -> None:
@@ -274,4 +276,4 @@ def test_missing_prompt_file_is_named(tmp_path: Path) -> None:
 def test_every_solid_and_color_is_a_target() -> None:
     for shape in SHAPES:
         for color in COLORS:
-            assert evaluate_3d.target(f"a {color} {shape}") == (shape, color)
+            assert mesh_judges.target(f"a {color} {shape}") == (shape, color)

@@ -9,9 +9,9 @@ import pytest
 import trimesh
 
 from alphaclip_gen import evaluate_parts as parts
-from alphaclip_gen.evaluate_3d import target
 from alphaclip_gen.evaluate_parts import EvaluateParts, Pair, PairRow, evaluate_parts
 from alphaclip_gen.made_meshes import slug
+from alphaclip_gen.mesh_judges import target
 from alphaclip_gen.mini.captions import COLORS
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from test_evaluate_parts import pair_mesh
 
 from alphaclip_gen import gallery as program
-from alphaclip_gen.evaluate_3d import target
 from alphaclip_gen.evaluate_parts import parse_pair
 from alphaclip_gen.gallery import Gallery, Piece, draw_gallery, gallery
 from alphaclip_gen.made_meshes import slug
+from alphaclip_gen.mesh_judges import target
 from alphaclip_gen.mini.captions import COLORS
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
 from alphaclip_gen.pictures import open_picture
