@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from .alpha import ROUNDING, Number, check_alpha, feather
-from .framing import PADDING_GRAY, check_image, preprocess, region_windows
+from .framing import MARGIN, PADDING_GRAY, check_image, preprocess, region_windows
 from .regions import alpha_from_rgba
 
 Baseline = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +26,7 @@ RED = (1.0, 0.0, 0.0)
 def crop_to_region(
     image: Float[Tensor, "batch 3 height width"],
     alpha: Float[Tensor, "batch 1 height width"],
-    margin: Number = 0.125,
+    margin: Number = MARGIN,
 ) -> Float[Tensor, "batch 3 new_height new_width"]:
     """A square around each region, enlarged to the picture's longer side.
 

@@ -21,6 +21,8 @@ Window = tuple[int, int, int, int]
 
 CUT_OUT = ("region", "region-centered")
 PADDING_GRAY = 0.5
+MARGIN = 0.125
+"""Of a region's longer side, kept around it."""
 VISIBLE = 0.05  # of the largest alpha: what counts as part of a region's extent
 
 
@@ -89,7 +91,7 @@ def preprocess(
     size: int = 224,
     geometry: str = "center",
     *,
-    margin: Number = 0.125,
+    margin: Number = MARGIN,
 ) -> tuple[Float[Tensor, "batch 3 size size"], Float[Tensor, "batch 1 size size"]]:
     """The square image and alpha map that a tower of input side `size` takes.
 
@@ -123,7 +125,7 @@ def preprocess(
     alpha = alpha.to(image.dtype)
     if geometry in CUT_OUT:
         image, alpha = _same_batch(image, alpha)
-        windows = _windows(alpha, margin, inside=geometry == "region")
+        windows = region_windows(alpha, margin, inside=geometry == "region")
         image, alpha = _cut(image, windows, size), _cut(alpha, windows, size)
     else:
         image, alpha = _frame(image, size, geometry), _frame(alpha, size, geometry)
@@ -169,19 +171,15 @@ def _cut(layer: Tensor, windows: list[Window], size: int) -> Tensor:
 
 
 def region_windows(
-    alpha: Float[Tensor, "batch 1 height width"], margin: Number = 0.125
+    alpha: Float[Tensor, "batch 1 height width"], margin: Number = MARGIN, inside: bool = True
 ) -> list[Window]:
-    """The square (x0, y0, x1, y1) in pixels around each region, moved or cut to lie inside.
+    """The square (x0, y0, x1, y1) in pixels around each region.
 
     Args:
         alpha: alpha maps; what exceeds 0.05 of the largest value is the region.
         margin: of the region's longer side, added on each side.
+        inside: move or cut it to lie inside the picture; else it may leave it.
     """
-    return _windows(alpha, margin, inside=True)
-
-
-def _windows(alpha: Tensor, margin: Number, inside: bool) -> list[Window]:
-    """Squares around regions, moved or cut to lie inside if that is asked for."""
     check_alpha(alpha)
     if not 0 <= margin <= 10:
         raise ValueError(f"margin is {margin}; expected a fraction of the region, 0 to 10.")

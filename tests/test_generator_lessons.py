@@ -47,7 +47,8 @@ def gray(concept, style="plain"):
 def emoji_subjects(troupe, *rows):
     concept = torch.tensor(rows) + len(SHAPES)
     nothing = torch.zeros(len(rows), dtype=torch.long)
-    return Subjects(concept, troupe.index[torch.tensor(rows), 0], nothing, torch.zeros(len(rows)))
+    sprite = troupe.index[torch.tensor(rows), 0]
+    return Subjects(concept, sprite, nothing, torch.zeros(len(rows)), torch.zeros(len(rows), 3))
 
 
 def test_the_target_shows_the_region_s_drawing_and_the_asked_ground(cast):
@@ -115,7 +116,9 @@ def test_solids_are_lit_in_their_color(cast):
     troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
     rows = (troupe.bank.shape_weights.argmax(1) == 0).nonzero()[:1, 0]  # a sphere
     red = torch.tensor([list(COLORS).index("red")])
-    subjects = Subjects(torch.zeros(1, dtype=torch.long), rows, red, torch.zeros(1))
+    subjects = Subjects(
+        torch.zeros(1, dtype=torch.long), rows, red, torch.zeros(1), torch.zeros(1, 3)
+    )
     layer = draw_subjects(troupe, subjects, torch.zeros(1, 2), torch.ones(1), 32)[0]
     inside = layer[:, layer[3] > 0.99]
     assert inside.shape[1] > 100
@@ -152,11 +155,13 @@ def test_a_subject_is_turned_as_in_its_scene(cast):
     x, y = (32 + 32 * turn @ corner).int().tolist()
     assert still[15, 48] > 0.9 and turned[y, x] > 0.9 and turned[14, 46] < 0.5
     scenes = render_world(troupe, 3, torch.Generator().manual_seed(1), Mix(styles=("troupe",)))
-    found = find_subjects(
-        troupe, Dice(torch.Generator().manual_seed(0)), scenes, *scenes.present.nonzero().T
-    )
+    scene, slot = scenes.present.nonzero().T
+    alpha = scenes.visible[scene, slot, None]
+    dice = Dice(torch.Generator().manual_seed(0))
+    found = find_subjects(troupe, dice, scenes, scene, slot, alpha)
     emoji = ~found.solid
     assert (found.angle[emoji] != 0).all() and (found.angle[~emoji] == 0).all()
+    assert (found.framed[emoji, 2] > 0).all() and (found.framed[~emoji] == 0).all()
 
 
 def test_scene_and_picture_asked_for_show_the_same_side(cast):
@@ -184,9 +189,32 @@ def test_an_unhidden_subject_is_asked_for_as_the_tower_is_shown_it(cast):
     lesson = replace(PLAIN, styles=("plain",), objects=(1, 1), loose=0.0, outside=0.0)
     lessons = lessons_of(replace(cast, art=build_pyramid(pixels)), lesson, scenes=30)
     shown, alpha = preprocess(lessons.image, lessons.alpha, 64, "region-centered")
-    apart = resize(torch.cat([shown * alpha, alpha], dim=1), (32, 32)) - lessons.thumbnail
-    assert lessons.thumbnail[:, 3].mean() > 0.3
-    assert apart.abs().mean((1, 2, 3)).median() < 0.05
-    edges = lessons.thumbnail[:, 3] > 0.5
+    alpha = alpha / alpha.amax((2, 3), keepdim=True)
+    edge = torch.cat([lessons.alpha[:, 0, [0, -1]], lessons.alpha[:, 0, :, [0, -1]].mT], dim=1)
+    whole = edge.amax((1, 2)) == 0
+    copied = resize(torch.cat([shown * alpha, alpha], dim=1), (32, 32))[whole]
+    drawn = lessons.thumbnail[whole]
+    assert len(drawn) > 15 and drawn[:, 3].mean() > 0.3
+    assert (copied - drawn).abs().mean((1, 2, 3)).max() < 0.04
+    line = torch.arange(32.0)
+    cover = torch.stack([copied[:, 3], drawn[:, 3]])
+    mass = cover.sum((2, 3))
+    x, y = (cover.sum(2) * line).sum(2) / mass, (cover.sum(3) * line).sum(2) / mass
+    assert x.diff(dim=0).abs().max() < 0.1 and y.diff(dim=0).abs().max() < 0.1
+    edges = drawn[:, 3] > 0.5
     middle = [(edges.any(axis) * torch.arange(32)).float().amax(1) for axis in (1, 2)]
     assert ((15.5 + 12.8 - torch.stack(middle).amax(0)).abs() < 1.5).all()
+
+
+def test_a_drawing_shown_far_off_its_place_is_asked_for_in_its_place(cast):
+    """As where half of it is hidden, or a region is much wider than it."""
+    troupe = choose_troupe(cast, Dice(torch.Generator().manual_seed(0)), ("plain",), 12)
+    subjects = emoji_subjects(troupe, *[0] * 4)
+    # The square of 1.25 windows' half sides would be the place itself.
+    framed = torch.tensor([[0.0, 0, 0], [0.02, 0, 0.8], [0.4, 0, 0.8], [0, 0, 1.2]])
+    center, radius = torch.zeros(4, 2), torch.full((4,), 0.5)
+    layers = draw_subjects(troupe, replace(subjects, framed=framed), center, radius, 64)
+    place, shifted, off, large = layers[:, 3]
+    assert (shifted - place).abs().mean() > 0.001
+    torch.testing.assert_close(off, place)
+    torch.testing.assert_close(large, place)

@@ -169,6 +169,7 @@ def render_world(
         color_weights=table(colors),
         present=present,
         angle=table(torch.cat([angle, torch.zeros(len(bodies))])),
+        place=place,
     )
 
 

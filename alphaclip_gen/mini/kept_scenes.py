@@ -77,7 +77,7 @@ def save_scenes(scenes: Scenes, path: Path) -> None:
 
 
 def load_scenes(path: Path = KEPT, most: int | None = None) -> Scenes:
-    """The first of the scenes that `save_scenes` wrote, without weights of shapes and colors.
+    """The first of the scenes that `save_scenes` wrote; places and weights of names are not kept.
 
     Raises:
         ValueError: they show what this version has no name for.
@@ -89,10 +89,10 @@ def load_scenes(path: Path = KEPT, most: int | None = None) -> Scenes:
     if unknown:
         raise ValueError(f"{path.name} shows {', '.join(unknown)}; expected names of concepts.txt.")
     concept = torch.tensor([[NAMES.index(name) for name in row] for row in names[:most]])
-    nothing = torch.zeros(*concept.shape, 0)
+    nothing, place = torch.zeros(*concept.shape, 0), torch.zeros(*concept.shape, 3)
     image, visible = (stored[name].float() / 255 for name in ("image", "visible"))
     present = stored["present"].float()
-    return Scenes(image, visible, concept, nothing, nothing, present, 0 * present)
+    return Scenes(image, visible, concept, nothing, nothing, present, 0 * present, place)
 
 
 def _bytes(values: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class Scenes:
         color_weights: how much of each color's name each object deserves; the same.
         present: whether the slot holds an object of which enough can be seen.
         angle: how far each emoji is turned, in radians from x toward y; zero for solids.
+        place: center (x, y) and half side of each object's square, in [-1, 1] picture units.
     """
 
     image: Float[Tensor, "scenes 3 height width"]
@@ -46,6 +47,7 @@ class Scenes:
     color_weights: Float[Tensor, "scenes objects colors"]
     present: Float[Tensor, "scenes objects"]
     angle: Float[Tensor, "scenes objects"]
+    place: Float[Tensor, "scenes objects 3"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def render_scenes(
         weights.view(count, slots, -1),
         present,
         torch.zeros(count, slots),
+        torch.cat([center, radius[..., None]], dim=2),
     )
 
 

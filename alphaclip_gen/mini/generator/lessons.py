@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...framing import VISIBLE
+from ...framing import MARGIN, VISIBLE, region_windows
 from ...subject.prompts import subject_prompt
 from ..artwork import TRAINING_STYLES
 from ..captions import COLORS, SHAPES
@@ -48,6 +48,8 @@ _THUMBNAIL_RADIUS = 0.8  # as the tower is shown it, if nothing hides a part
 _TROUPE = ("troupe",)
 _VIEWS = 8  # of each solid
 _LIGHT = (0.35, 0.55, 0.76)
+_TOLERANCE = 0.25
+"""How much larger, smaller, or off its place a drawing may be as the tower is shown it."""
 _TRIAL_RADIUS = 0.7  # of a sprite that is drawn to find its extent; turned, it still has room
 
 
@@ -75,7 +77,7 @@ class Lesson:
     looks: float = 0.5
     rough: float = 0.1
     whole: float = 0.05
-    loose: float = 0.2
+    loose: float = 0.15
     outside: float = 0.04
     named: float = 0.35
 
@@ -127,12 +129,13 @@ def make_lessons(
     scene, slot = rendered.present.nonzero().T
     alpha = region(rendered.visible[scene, slot, None], generator, lesson.loose, lesson.outside)
     whole = dice.chance(lesson.whole, len(scene), 1, 1, 1)
-    subjects = find_subjects(troupe, dice, rendered, scene, slot)
+    alpha = torch.where(whole, 1.0, alpha)
+    subjects = find_subjects(troupe, dice, rendered, scene, slot, alpha)
     instructions = [random_instruction(rng) for _ in range(len(scene))]
     names = [_name(rng, subjects, row) for row in range(len(scene))]
     return Lessons(
         image=rendered.image[scene],
-        alpha=torch.where(whole, 1.0, alpha),
+        alpha=alpha,
         sources=_told(rng, names, lesson.named),
         prompts=[
             subject_prompt(say(rng, instruction), name, 1)
@@ -183,12 +186,15 @@ class Subjects:
         sprite: of the troupe's emoji, or of the solids.
         color: the index of a solid's color; 0 for emoji.
         angle: how far emoji are turned, as in their scenes.
+        framed: center (x, y) and half side of their squares as the tower is shown them, in [-1, 1]
+            units of that; half sides are 0 of what can't be copied from there.
     """
 
     concept: Int[Tensor, " subjects"]
     sprite: Int[Tensor, " subjects"]
     color: Int[Tensor, " subjects"]
     angle: Float[Tensor, " subjects"]
+    framed: Float[Tensor, "subjects 3"]
 
     @property
     def solid(self) -> Tensor:
@@ -206,8 +212,18 @@ def find_subjects(
     scenes: Scenes,
     scene: Int[Tensor, " subjects"],
     slot: Int[Tensor, " subjects"],
+    alpha: Float[Tensor, "subjects 1 height width"],
 ) -> Subjects:
-    """The subjects at those places: emoji as they stand, solids from another side."""
+    """The subjects at those places: emoji as they stand, solids from another side.
+
+    Args:
+        troupe: what the scenes show.
+        dice: decides from where solids are seen.
+        scenes: where from.
+        scene: of each subject.
+        slot: of each subject.
+        alpha: the region by which each is shown to the tower.
+    """
     concept = scenes.concept[scene, slot]
     solid = concept < len(SHAPES)
     emoji = troupe.index[(concept - len(SHAPES)).clamp(min=0), 0]
@@ -215,7 +231,11 @@ def find_subjects(
     seen = _solid_views(troupe.bank)[concept.clamp(max=len(SHAPES) - 1), view]
     color = scenes.color_weights[scene, slot].argmax(1)
     sprite, color = torch.where(solid, seen, emoji), torch.where(solid, color, 0)
-    return Subjects(concept, sprite, color, scenes.angle[scene, slot])
+    windows = torch.tensor(region_windows(alpha, MARGIN, inside=False)) / alpha.shape[-1] * 2 - 1
+    middle, half = (windows[:, :2] + windows[:, 2:]) / 2, (windows[:, 2] - windows[:, 0]) / 2
+    place = scenes.place[scene, slot]
+    framed = torch.cat([place[:, :2] - middle, place[:, 2:]], dim=1) / half[:, None]
+    return Subjects(concept, sprite, color, scenes.angle[scene, slot], framed * ~solid[:, None])
 
 
 def _solid_views(bank: SpriteBank) -> Int[Tensor, "shapes views"]:
@@ -261,6 +281,9 @@ def draw_subjects(
 ) -> Float[Tensor, "subjects 4 {size} {size}"]:
     """Premultiplied RGBA of subjects alone, each in the middle of its place.
 
+    Where that is nearly so if a subject is drawn just as the tower is shown it, it is drawn just
+    so: what to copy to where is then the same for all, to a fraction of a pixel.
+
     Args:
         troupe: what they are drawn from.
         subjects: which, and how far turned.
@@ -272,9 +295,13 @@ def draw_subjects(
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
     trial = _draw_sprites(troupe, subjects, torch.zeros_like(center), _TRIAL_RADIUS * turn, 64)
     middle, half = _extent(trial[:, 3])
-    scale = radius / half
-    axes = (_TRIAL_RADIUS * scale)[:, None, None] * turn
-    return _draw_sprites(troupe, subjects, center - scale[:, None] * middle, axes, size)
+    seen = torch.cat([-middle, torch.full_like(half, _TRIAL_RADIUS)[:, None]], 1) / half[:, None]
+    shown = subjects.framed * (1 + 2 * MARGIN)
+    larger = shown[:, 2] / seen[:, 2]
+    alike = (larger - 1).abs() < _TOLERANCE
+    alike &= (shown[:, :2] - seen[:, :2]).abs().amax(1) < _TOLERANCE
+    at = torch.where(alike[:, None], shown, seen) * radius[:, None]
+    return _draw_sprites(troupe, subjects, center + at[:, :2], at[:, 2, None, None] * turn, size)
 
 
 def _draw_sprites(

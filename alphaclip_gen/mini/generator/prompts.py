@@ -80,7 +80,7 @@ def random_instruction(rng: random.Random) -> Instruction:
     ground = rng.choice(list(COLORS)) if kind < 0.6 else None
     ground = rng.choice(list(SCENERY)) if kind >= 0.85 else ground
     count = rng.choices([1, 2, 3], [0.7, 0.17, 0.13])[0]
-    size = rng.choices(list(SIZES), [0.6, 0.2, 0.2])[0] if count == 1 else "medium"
+    size = rng.choices(list(SIZES), [0.45, 0.15, 0.4])[0] if count == 1 else "medium"
     return Instruction(ground, count, size)
 
 

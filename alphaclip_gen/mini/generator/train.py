@@ -59,7 +59,8 @@ class Config:
         seed: decides weights and lessons.
         reading: steps in which tower and Q-Former learn to read a region.
         steps: in all; after `reading` all learn to paint.
-        scenes: of one step; every visible subject is a lesson.
+        scenes: of one step of painting; every visible subject is a lesson.
+        reading_scenes: of one step of reading.
         draws: how many noises of each lesson; the regions are read once for all.
         learning_rate: peak of the warm-up and cosine schedule, for matrices between layers (Muon).
         edge_rate: the same for all other weights (AdamW).
@@ -76,13 +77,14 @@ class Config:
     tower: str = "mini"
     start: Path | None = None
     seed: int = 12
-    reading: int = 650
+    reading: int = 800
     steps: int = 8000
     scenes: int = 10
+    reading_scenes: int = 26
     draws: int = 2
     learning_rate: float = 2e-3
     edge_rate: float = 1e-3
-    tower_share: float = 0.5
+    tower_share: float = 1.0
     save_minutes: float = 4.0
     sample_minutes: float = 10.0
     sizes: Sizes = Sizes()
@@ -107,8 +109,8 @@ def main(config: Config) -> None:
         size = size_in_mb(pipe.vae, learner.qformer, learner.text_encoder, learner.unet)
         write_log(log, config=settings(config), megabytes=size, unet=size_in_mb(learner.unet))
     cast = load_cast(config.artwork)
-    if start == 0 and config.start is None:
-        _place_queries(learner, average, pipe.tokenizer, cast, config)
+    if start == 0:
+        _begin_reading(learner, average, pipe.tokenizer, cast, config)
     saved = sampled = time.monotonic()
     for step in range(start, config.steps):
         part_step = plan((muon, adam), config, step)
@@ -127,16 +129,21 @@ def main(config: Config) -> None:
     write_log(log, step=config.steps, held_out=final)
 
 
-def _place_queries(
+def _begin_reading(
     learner: Learner,
     average: Learner,
     tokenizer: PreTrainedTokenizerBase,
     cast: Cast,
     config: Config,
 ) -> None:
+    """Nothing; queries that were never trained read their own places, and so does the cells' head.
+
+    The average begins where the learner does.
+    """
     generator = step_generator(config.seed + 2, 0)
     lessons = make_lessons(cast, 100, generator, random.Random(0), config.lesson)
-    place_queries(learner.qformer, learner.look_at(lessons))
+    if config.start is None:
+        place_queries(learner.qformer, learner.look_at(lessons))
     learner.fit_cells(tokenizer, lessons)
     average.load_state_dict(learner.state_dict())
 
@@ -193,9 +200,11 @@ def train_step(
     began = time.monotonic()
     generator = step_generator(config.seed, step)
     rng = random.Random(config.seed * 1_000_003 + step)
-    lessons = make_lessons(cast, config.scenes, generator, rng, config.lesson)
+    reads = step < config.reading
+    scenes = config.reading_scenes if reads else config.scenes
+    lessons = make_lessons(cast, scenes, generator, rng, config.lesson)
     rendered = time.monotonic()
-    if step < config.reading:
+    if reads:
         loss, figures, _ = reading_loss(learner, pipe.tokenizer, lessons)
     else:
         timesteps = pipe.scheduler.config.num_train_timesteps
