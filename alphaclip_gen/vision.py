@@ -130,28 +130,43 @@ class AlphaCLIPConfig(CLIPConfig):
 
 
 class Complete:
-    """A model whose `from_pretrained` refuses a file that lacks weights, where transformers draws.
+    """A model whose `from_pretrained` reads every weight from the file, where transformers draws.
 
     Alpha weights may be missing: zero then, they leave a plain CLIP as it is.
     """
 
+    REFUSED: ClassVar[tuple[str, ...]] = ("missing", "mismatched")
+    """Kinds of keys that a file must not have, in transformers' words."""
+
     @classmethod
-    def from_pretrained(cls, *arguments: Any, **options: Any) -> Any:
-        """As transformers' own.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any
+    ) -> Any:
+        """The model of a folder or Hub id, as transformers' own.
 
         Raises:
-            ValueError: the file lacks weights; they would be random.
+            ValueError: the file lacks weights, or has some of other sizes.
         """
         wants_info = options.pop("output_loading_info", False)
+        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         own: Any = super()
-        model, info = own.from_pretrained(*arguments, output_loading_info=True, **options)
-        missing = sorted(k for k in info["missing_keys"] if "patch_embedding_alpha" not in k)
-        if missing:
-            raise ValueError(
-                f"{arguments[0]} lacks {len(missing)} weights of {cls.__name__}: "
-                f"{', '.join(missing[:5])}{', ...' * (len(missing) > 5)}; expected all of them. "
-                f"Check that folder and class belong together."
-            )
+        model, info = own.from_pretrained(pretrained_model_name_or_path, *arguments, **options)
+        found = {
+            "missing": [key for key in info["missing_keys"] if "patch_embedding_alpha" not in key],
+            "unexpected": info["unexpected_keys"],
+            "mismatched": [
+                f"{key} {tuple(got)} instead of {tuple(wanted)}"
+                for key, got, wanted in info["mismatched_keys"]
+            ],
+        }
+        place = f"{pretrained_model_name_or_path}/{options.get('subfolder', '')}".rstrip("/")
+        for kind in cls.REFUSED:
+            if keys := sorted(found[kind]):
+                raise ValueError(
+                    f"the weights in {place!r} have {len(keys)} {kind} keys for {cls.__name__}: "
+                    f"{', '.join(keys[:5])}{', ...' * (len(keys) > 5)}; expected its own. "
+                    f"Check that folder and class belong together."
+                )
         return (model, info) if wants_info else model
 
 

@@ -190,13 +190,16 @@ def test_weights_that_a_file_lacks_are_refused(trained, tmp_path):
     """transformers would draw them; only alpha weights may be missing, and are zero then."""
     tower = AlphaCLIPVisionModel(trained.config)
     tower.save_pretrained(tmp_path / "no-projection")
-    with pytest.raises(ValueError, match=r"lacks 1 weights of .*: visual_projection\.weight"):
+    with pytest.raises(ValueError, match=r"1 missing keys for .*: visual_projection\.weight"):
         AlphaCLIPVisionModelWithProjection.from_pretrained(tmp_path / "no-projection")
     plain = CLIPVisionModelWithProjection(trained.config)
     plain.save_pretrained(tmp_path / "plain")
     opened = AlphaCLIPVisionModelWithProjection.from_pretrained(tmp_path / "plain")
     assert not opened.vision_model.embeddings.patch_embedding_alpha.weight.any()
     assert torch.equal(opened.visual_projection.weight, plain.visual_projection.weight)
+    narrow = type(trained.config)(**{**trained.config.to_dict(), "projection_dim": 8})
+    with pytest.raises(ValueError, match=r"1 mismatched keys for .*projection.* instead of \(8, "):
+        AlphaCLIPVisionModelWithProjection.from_pretrained(tmp_path / "plain", config=narrow)
 
 
 def test_heeding_alpha_is_having_alpha_weights(trained):
