@@ -47,7 +47,7 @@ class EvaluateFocus:
     """Pictures whose prompts name a ground's color and a count, of each kind of style."""
     steps: int = 4
     """Of the denoising."""
-    guidance: float = 2.5
+    guidance: float = 1.5
     """Classifier-free guidance."""
     seed: int = 2_000_003
     """Of scenes and noise; training uses others."""

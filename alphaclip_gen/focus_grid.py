@@ -37,7 +37,7 @@ class FocusGrid:
     """Of the noise."""
     steps: int = 4
     """Of the denoising."""
-    guidance: float = 2.5
+    guidance: float = 1.5
     """Classifier-free guidance."""
     generator: str = "mini"
     """mini, or a folder that its training wrote."""

@@ -29,7 +29,7 @@ def pipeline_painter(
     pipe: Any,
     category: str = "thing",
     steps: int = 4,
-    guidance: float = 2.5,
+    guidance: float = 1.5,
     batch: int = 32,
 ) -> Painter:
     """A painter that runs an AlphaBlipDiffusionPipeline, on any device and in any precision.

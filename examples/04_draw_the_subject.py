@@ -27,7 +27,7 @@ def main(prompt: str = "two {subject} on grass", target: str = "subjects.png") -
             "thing",  # all that the generator is told of the subject in words
             "thing",
             alpha_mask=region,
-            guidance_scale=2.5,
+            guidance_scale=1.5,
             num_inference_steps=4,
             generator=torch.Generator().manual_seed(0),
             output_type="pt",

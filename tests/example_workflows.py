@@ -89,7 +89,7 @@ def subject(graph):
     (made,) = graph.add(
         "AlphaCLIPSubjectGenerate", (400, 0), image=picture, focus_mask=box, model="mini",
         prompt="a large {subject} on a yellow background", subject="thing", steps=4,
-        guidance_scale=2.5, count=3,
+        guidance_scale=1.5, count=3,
     )  # fmt: skip
     graph.add("PreviewImage", (400, 420), images=picture)
     graph.add("PreviewImage", (780, 0), images=made)

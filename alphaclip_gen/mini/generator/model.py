@@ -256,7 +256,7 @@ def load_generator(
 
     >>> pipe = load_generator()
     >>> pipe("{subject} on a blue background", picture, "thing", "thing", alpha_mask=box,
-    ...      guidance_scale=2.5, num_inference_steps=4)
+    ...      guidance_scale=1.5, num_inference_steps=4)
     """
     folder = SHIPPED / "generator" if name_or_path == "mini" else Path(name_or_path)
     if not (folder / "model_index.json").is_file():

@@ -291,8 +291,8 @@ def sample_sheet(
             UNNAMED,
             UNNAMED,
             alpha_mask=list(lessons.alpha[:count]),
-            guidance_scale=2.5,
-            num_inference_steps=20,
+            guidance_scale=1.5,
+            num_inference_steps=4,
             generator=torch.Generator().manual_seed(0),
             output_type="pt",
         )
