@@ -82,6 +82,32 @@ def test_loose_regions_hold_what_they_are_about():
     assert boxes.float().mean() > 0.15  # a box of a box is itself; discs and wide rims are not
 
 
+def test_strokes_and_dots_lie_on_what_they_are_about():
+    visible = torch.zeros(200, 1, 64, 64)
+    visible[:, :, 20:30, 10:54] = 1
+    drawn = region(visible, generator(), loose=0.0, outside=0.0, drawn=1.0)
+    ink = drawn / drawn.amax((1, 2, 3), keepdim=True) > 0.5
+    area, wide = ink.sum((1, 2, 3)), ink.any(2)[:, 0].sum(1)
+    assert (ink & (visible > 0)).sum() > 0.85 * ink.sum()
+    assert (ink[:, 0].flatten(1) & (visible[:, 0].flatten(1) > 0)).any(1).all()
+    assert (wide > 30).any() and (wide < 10).any()  # from dots to strokes across
+    assert area.float().mean() < 0.6 * 440
+    some = region(visible, generator(), loose=0.0, outside=0.0, drawn=0.25)
+    whole = (some / some.amax((1, 2, 3), keepdim=True)).sum((1, 2, 3)) > 439
+    assert 0.65 < whole.float().mean() < 0.85
+
+
+def test_faint_regions_deserve_their_caption_less(scenes):
+    examples = make_examples(scenes, generator(1), random.Random(0), loose=0.0)
+    single = int(scenes.present.sum())
+    alpha, own = examples.alpha[:single], examples.captions[:single].amax(1)
+    strength = alpha.amax((1, 2, 3)) - alpha.amin((1, 2, 3))
+    assert strength.min() < 0.3 and strength.max() > 0.95
+    for faint, share in zip(strength.tolist(), own.tolist(), strict=True):
+        assert share <= faint + (1 - faint) / len(all_captions()) + 1e-5
+    assert own[strength > 0.999].median() > 0.9
+
+
 def test_everything_repeats_by_seed(scenes):
     first, second = (make_examples(scenes, generator(4), random.Random(4)) for _ in range(2))
     assert torch.equal(first.alpha, second.alpha)

@@ -139,7 +139,7 @@ def test_lessons_go_from_one_solid_to_crowds_with_emoji():
     assert [lesson(p / 10)[0].objects[1] for p in range(11)] == [1, 1, 1, 1, 2, 3, 3, 4, 4, 4, 4]
 
 
-def test_an_earlier_tower_is_where_training_begins(tmp_path, monkeypatch):
+def test_an_earlier_mini_is_where_training_begins(tmp_path, monkeypatch):
     torch.manual_seed(3)
     tokenizer = new_tokenizer()
     earlier = new_model(tokenizer)
@@ -147,15 +147,24 @@ def test_an_earlier_tower_is_where_training_begins(tmp_path, monkeypatch):
     seen = {}
 
     def look(learner, *_):
-        seen.update(learner.model.vision_model.state_dict())
+        seen.update(learner.model.state_dict())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "load_cast", lambda *_: tiny_cast())
     monkeypatch.setattr(train, "train_step", look)
     with pytest.raises(KeyboardInterrupt):
         main(Config(output=tmp_path / "run", start=tmp_path / "earlier", steps=1))
-    for name, value in earlier.vision_model.state_dict().items():
+    for name, value in earlier.state_dict().items():
         torch.testing.assert_close(seen[name], value.half().float())
+    other = new_tokenizer()
+    other.add_tokens(["quokka"])
+    other.save_pretrained(tmp_path / "earlier")
+    with pytest.raises(KeyboardInterrupt):
+        main(Config(output=tmp_path / "other", start=tmp_path / "earlier", steps=1, seed=1))
+    text = "text_projection.weight"
+    assert not torch.equal(seen[text], earlier.state_dict()[text].half().float())
+    for name, value in earlier.vision_model.state_dict().items():
+        torch.testing.assert_close(seen[f"vision_model.{name}"], value.half().float())
 
 
 def test_every_weight_is_trained_by_one_optimizer():

@@ -46,7 +46,11 @@ class Examples:
 
 
 def make_examples(
-    scenes: Scenes, generator: torch.Generator, rng: random.Random, loose: float = 0.24
+    scenes: Scenes,
+    generator: torch.Generator,
+    rng: random.Random,
+    loose: float = 0.24,
+    drawn: float = 0.16,
 ) -> Examples:
     """Every visible subject, then whole scenes (a tenth) and pairs of subjects.
 
@@ -55,18 +59,20 @@ def make_examples(
         generator: decides the regions.
         rng: decides captions, and which subjects are paired.
         loose: share of regions that are wider than the subject: a box, a disc, a wide rim.
+        drawn: share of regions that are a stroke or a dot on the subject.
     """
     scene, slot = scenes.present.nonzero().T
     alone = (scenes.present.sum(1) == 1).nonzero()[:, 0][: len(scene) // 25]
     source = [scene, alone]
-    alphas = [
-        region(scenes.visible[scene, slot, None], generator, loose),
-        torch.ones_like(scenes.visible[alone, :1]),
-    ]
+    visible = scenes.visible[scene, slot, None]
+    regions = region(visible, generator, loose, drawn=drawn, faintest=0.1)
+    alphas = [regions, torch.ones_like(scenes.visible[alone, :1])]
+    apart = regions.amax((1, 2, 3)) - regions.amin((1, 2, 3))
+    strength = torch.cat([apart, torch.ones(len(alone))])
     every = torch.cat(source)
     slots = torch.cat([slot, scenes.present[alone].argmax(1)])
-    named = caption_targets(scenes, every, slots)
-    rows, several, sayings = _several(scenes, rng, len(scene) // 7)
+    named = _faded(caption_targets(scenes, every, slots), strength[:, None])
+    rows, several, sayings = _several(scenes, rng, len(scene) // 5)
     return Examples(
         image=scenes.image[torch.cat([every, rows])],
         alpha=torch.cat([*alphas, several]),
@@ -76,6 +82,16 @@ def make_examples(
         scene_captions=sayings,
         cover=_cover(scenes)[torch.cat([every, rows])],
     )
+
+
+def _faded(
+    captions: Float[Tensor, "examples captions"], strength: Float[Tensor, "examples 1"]
+) -> Float[Tensor, "examples captions"]:
+    """What regions deserve: the less they stand out, the nearer to all captions alike.
+
+    So the similarity to the own caption rises with the strength of alpha.
+    """
+    return strength * captions + (1 - strength) / captions.shape[1]
 
 
 def thinned(examples: Examples, keep: int, generator: torch.Generator) -> Examples:
@@ -132,26 +148,50 @@ def region(
     generator: torch.Generator,
     loose: float,
     outside: float = 0.15,
+    drawn: float = 0.0,
+    faintest: float = 0.5,
 ) -> Float[Tensor, "count 1 height width"]:
-    """Alphas as people give them: exact, wide, a box, a disc; graded inside, sometimes outside."""
+    """Alphas as people give them: exact, wide, a box, a disc, a stroke; graded, some outside too.
+
+    Args:
+        visible: the subjects.
+        generator: decides.
+        loose: share of wide ones, boxes and discs, a third each.
+        outside: share of those that are not zero outside.
+        drawn: share of strokes and dots.
+        faintest: the least strength of those that are graded, which half of them are.
+    """
     count, _, height, width = visible.shape
     dice = torch.rand(5, count, 1, 1, 1, generator=generator)
     wide = F.avg_pool2d(F.max_pool2d(visible, 5, 1, 2), 3, 1, 1, count_include_pad=False)
     inside = (visible > 0.15).float()
     down, right = inside.amax(3, keepdim=True), inside.amax(2, keepdim=True)
     box = _span(down, 2) * _span(right, 3)
-    spot = torch.multinomial(visible.flatten(1) + 1e-6, 1, generator=generator)[:, 0]
-    y, x = (spot // width).view(-1, 1, 1, 1), (spot % width).view(-1, 1, 1, 1)
-    grid_y, grid_x = torch.arange(height).view(1, 1, -1, 1), torch.arange(width).view(1, 1, 1, -1)
-    radius = (0.08 + 0.1 * dice[1]) * width
-    disc = (radius - torch.hypot((grid_y - y).float(), (grid_x - x).float()) + 0.5).clamp(0, 1)
+    spots = torch.multinomial(visible.flatten(1) + 1e-6, 2, True, generator=generator)
+    disc = _pen(spots[:, :1].expand(-1, 2), (0.08 + 0.1 * dice[1]) * width, height, width)
+    stroke = _pen(spots, (0.02 + 0.04 * dice[1]) * width, height, width)
     kind = dice[0]
     alpha = torch.where(kind < loose, wide, visible)
     alpha = torch.where(kind < loose * 2 / 3, box, alpha)
     alpha = torch.where(kind < loose / 3, disc, alpha)
-    strength = torch.where(dice[2] < 0.5, torch.ones(()), 0.5 + 0.5 * dice[3])
+    alpha = torch.where(kind > 1 - drawn, stroke, alpha)
+    strength = torch.where(dice[2] < 0.5, torch.ones(()), faintest + (1 - faintest) * dice[3])
     floor = torch.where(dice[4] < outside, 2 * dice[4], torch.zeros(()))
-    return torch.maximum(alpha * strength, floor.expand_as(alpha)).clamp(0, 1)
+    return strength * torch.maximum(alpha, floor.expand_as(alpha)).clamp(0, 1)
+
+
+def _pen(
+    spots: Int[Tensor, "count 2"], radius: Float[Tensor, "count 1 1 1"], height: int, width: int
+) -> Float[Tensor, "count 1 height width"]:
+    """What a round pen covers that goes straight from one pixel to another (row after row)."""
+    y, x = (spots // width).float(), (spots % width).float()
+    (y, dy), (x, dx) = (
+        (line[:, :1, None, None], (line[:, 1] - line[:, 0]).view(-1, 1, 1, 1)) for line in (y, x)
+    )
+    down = torch.arange(height).view(1, 1, -1, 1) - y
+    right = torch.arange(width).view(1, 1, 1, -1) - x
+    along = ((down * dy + right * dx) / (dy.square() + dx.square()).clamp(min=1)).clamp(0, 1)
+    return (radius - torch.hypot(down - along * dy, right - along * dx) + 0.5).clamp(0, 1)
 
 
 def _span(line: Tensor, axis: int) -> Tensor:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..encoder import RegionEncoder
 from ..vision import AlphaCLIPModel
@@ -57,7 +57,8 @@ class Config:
     Attributes:
         output: folder for the log, checkpoints and finished weights.
         artwork: folder where the emoji are, or are fetched to.
-        start: an earlier mini whose vision tower to begin with; scenes are full from the start.
+        start: an earlier mini to begin with, or its vision tower if its words are others; scenes
+            are full from the start.
         seed: decides weights, scenes and captions.
         steps: optimizer steps.
         adversarial_steps: how many of them, at the end, see perturbed pictures.
@@ -92,8 +93,7 @@ def main(config: Config) -> None:
     tokenizer = new_tokenizer()
     model = new_model(tokenizer)
     if config.start:
-        earlier = AlphaCLIPModel.from_pretrained(config.start, dtype=torch.float32)
-        model.vision_model.load_state_dict(earlier.vision_model.state_dict())
+        _begin_with(model, tokenizer, config.start)
     model.set_attn_implementation("eager")  # two thirds of SDPA's step time here
     learner, average = Learner(model), copy.deepcopy(model)
     muon, adam = optimizers = new_optimizers(learner, config)
@@ -125,6 +125,14 @@ def main(config: Config) -> None:
             saved = time.monotonic()
     save(average, tokenizer, config.output / "mini")
     write_log(log, step=config.steps, held_out=held_out(average, tokenizer, cast, config.seed + 1))
+
+
+def _begin_with(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerBase, start: Path) -> None:
+    earlier = AlphaCLIPModel.from_pretrained(start, dtype=torch.float32)
+    if AutoTokenizer.from_pretrained(start).get_vocab() == tokenizer.get_vocab():
+        model.load_state_dict(earlier.state_dict())
+    else:
+        model.vision_model.load_state_dict(earlier.vision_model.state_dict())
 
 
 def train_step(
