@@ -55,8 +55,10 @@ class Bench:
     """Pictures in a tower's forward."""
     steps: int = 4
     """Denoising steps of the pipelines."""
-    rounds: int = 15
-    """How often each case is timed."""
+    rounds: int = 11
+    """How often each case is timed, at least."""
+    seconds: float = 20.0
+    """Cases that are done sooner are timed more often, until so long has passed."""
     device: str = "cpu"
     """cpu, or cuda with or without a number."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -69,7 +71,7 @@ class Bench:
 def bench(config: Bench, console: Console) -> Row:
     """Prints, and if asked writes, the tables; returns what bench.json holds."""
     device, dtype = _checked(config), getattr(torch, config.dtype)
-    timed = partial(compare, rounds=config.rounds, clock=clock_of(device))
+    timed = partial(compare, rounds=config.rounds, clock=clock_of(device), seconds=config.seconds)
     rows: dict[str, list[Row]] = {"time": [], "memory": [], "regions": []}
     for name in dict.fromkeys([*config.towers, config.pipeline_tower]):
         with console.status(f"ViT-{name}"):
@@ -100,7 +102,7 @@ def bench(config: Bench, console: Console) -> Row:
 
 def _checked(config: Bench) -> torch.device:
     """The device; what cannot be measured is refused before anything is."""
-    for name, least in {"rounds": 3, "batch": 1, "steps": 1}.items():
+    for name, least in {"rounds": 3, "seconds": 0, "batch": 1, "steps": 1}.items():
         if getattr(config, name) < least:
             raise ValueError(f"{name} is {getattr(config, name)}; expected {least} or more.")
     if not config.towers:
@@ -215,10 +217,11 @@ def note(result: Row) -> str:
     return (
         f"{told['date']}: {told['machine']}, cores {told['cores']}, threads {told['threads']}, "
         f"{versions}, {told['dtype']}; batch {told['batch']}, {told['steps']} steps of a pipeline, "
-        f"{told['rounds']} rounds. The small U-Net is Stable Diffusion's at a quarter of its width "
-        f"and for 256 pixels; the tiny one takes next to no time. Ratios are medians of the "
-        f'rounds; how far "{AGAIN}" is from 1 is noise. A forward\'s peak comes on top of weights '
-        f"and input; 1 MB is a million bytes."
+        f"{told['rounds']} rounds, and more where they took less than {told['seconds']:g} s. The "
+        f"small U-Net is Stable Diffusion's at a quarter of its width and for 256 pixels; the tiny "
+        f"one takes next to no time. Ratios are medians of the rounds; how far "
+        f'"{AGAIN}" is from 1 is noise. A forward\'s peak comes on top of weights and input; 1 MB '
+        f"is a million bytes."
     )
 
 

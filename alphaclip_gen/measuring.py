@@ -45,21 +45,30 @@ class Against(NamedTuple):
     high: float
 
 
-def compare(cases: Cases, rounds: int, clock: Clock) -> dict[str, Against]:
-    """Each case against the first, after one call of each that is not timed."""
+def compare(cases: Cases, rounds: int, clock: Clock, *, seconds: float = 0.0) -> dict[str, Against]:
+    """Each case against the first, after one call of each that is not timed.
+
+    Args:
+        cases: what takes turns.
+        rounds: least number of turns of each.
+        clock: reads the seconds.
+        seconds: cases that are done sooner take more turns, until so long has passed.
+    """
     for case in cases.values():
         case()
     first, *others = cases
     pairs: dict[str, list[Pair]] = {name: [] for name in others}
-    for turn in range(rounds):
+    began, turn = clock(), 0
+    while others and (turn < rounds or clock() - began < seconds):
         for name in others:
             calls = (name, first) if turn % 2 else (first, name)
             took = {call: _timed(cases[call], clock) for call in calls}
             pairs[name].append(Pair(took[name], took[first]))
+        turn += 1
     alone = [] if others else [_timed(cases[first], clock) for _ in range(rounds)]
     beside = [pair.first for found in pairs.values() for pair in found]
-    seconds = statistics.median(alone + beside)
-    return {first: Against(seconds, 1, 1, 1)} | {name: against(pairs[name]) for name in others}
+    median = statistics.median(alone + beside)
+    return {first: Against(median, 1, 1, 1)} | {name: against(pairs[name]) for name in others}
 
 
 def _timed(case: Callable[[], object], clock: Clock) -> float:

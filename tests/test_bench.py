@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -112,9 +113,8 @@ def test_every_row_is_printed_and_written(tmp_path, monkeypatch):
     ticks = iter(range(10**6))
     monkeypatch.setattr(program, "clock_of", lambda device: lambda: float(next(ticks)))
     console = Console(file=io.StringIO(), width=160)
-    config = Bench(
-        towers=("B/32", "L/14"), regions=(1, 4), rounds=3, steps=1, output=tmp_path / "new"
-    )
+    config = Bench(towers=("B/32", "L/14"), regions=(1, 4), output=tmp_path / "new")
+    config = replace(config, rounds=3, seconds=0.0, steps=1)
     result = bench(config, console)
     forwards = [
         "stock",
@@ -164,7 +164,7 @@ def test_tables_say_what_is_too_slow():
             "cores": 2,
             "threads": 1,
             "versions": {"torch": "2.9"},
-            **{"dtype": "float32", "batch": 3, "steps": 4, "rounds": 5},
+            **{"dtype": "float32", "batch": 3, "steps": 4, "rounds": 5, "seconds": 20.0},
         },
         "time": [timing("stock, again", 1.03), timing("good", 1.02), timing("bad", 1.0301)],
         "memory": [
@@ -198,6 +198,7 @@ def test_tables_say_what_is_too_slow():
     ("changes", "message"),
     [
         ({"rounds": 2}, "rounds is 2; expected 3 or more"),
+        ({"seconds": -1.0}, r"seconds is -1\.0; expected 0 or more"),
         ({"batch": 0}, "batch is 0; expected 1 or more"),
         ({"steps": 0}, "steps is 0; expected 1 or more"),
         ({"towers": ()}, "towers is empty; expected some of B/32, B/16, L/14, L/14@336"),

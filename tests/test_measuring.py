@@ -43,6 +43,15 @@ def test_one_case_alone_is_timed_too():
     assert compare({"a": fake.case("a", 1.0)}, 3, fake.clock) == {"a": (3.0, 1, 1, 1)}
 
 
+def test_short_cases_take_more_turns():
+    fake = FakeTime()
+    compare({name: fake.case(name, 1.0) for name in "ab"}, 2, fake.clock, seconds=10.0)
+    assert len(fake.calls) == 2 + 2 * 5
+    fake = FakeTime()
+    compare({name: fake.case(name, 9.0) for name in "ab"}, 2, fake.clock, seconds=10.0)
+    assert len(fake.calls) == 2 + 2 * 2
+
+
 def test_ratio_is_the_median_of_the_rounds_with_its_quartiles():
     # Ratios 2, 1.5, 4, 1, 3: not the ratio of the medians, 6 / 2.
     rounds = zip([2.0, 6.0, 8.0, 5.0, 9.0], [1.0, 4.0, 2.0, 5.0, 3.0], strict=True)
