@@ -52,7 +52,9 @@ def pixel_values(
 
 
 def color_and_stored(pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The three color channels, and the stored alpha, `alpha - 1`, where there is a fourth.
+    """The three color channels, and the stored alpha, `alpha - 1`; None if it attends everywhere.
+
+    That is without a fourth channel, or with one of zeros that asks for no gradient.
 
     Raises:
         ValueError: another number of channels, or a fourth that is no stored alpha. RGBA in [0, 1],
@@ -75,14 +77,27 @@ def color_and_stored(pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
                 "alpha - 1, which is -1 to 0. pixel_values(image, alpha) builds it; a pipeline "
                 "takes PIL pictures with transparency."
             )
+        if low == high == 0 and not stored.requires_grad:
+            return color, None
     return color, stored
 
 
 class AlphaConvolution(nn.Conv2d):
     """The patch embedding of the alpha channel: no bias, zero until trained."""
 
-    def forward(self, stored_alpha: Tensor) -> Tensor:
-        """The patch features of a map stored as `alpha - 1`, normalized as in training."""
+    def forward(self, stored_alpha: Tensor | None) -> Tensor:
+        """The patch features of a map stored as `alpha - 1`, normalized as in training.
+
+        Args:
+            stored_alpha: None is one everywhere: all patches are alike and need no convolution.
+
+        Returns:
+            (batch, width, rows, columns); (1, width, 1, 1) of None.
+        """
+        if stored_alpha is None:
+            features = self.weight.sum((1, 2, 3)) * ((1 - ALPHA_MEAN) / ALPHA_STD)
+            return features.view(1, -1, 1, 1)
+        stored_alpha = stored_alpha.to(self.weight.dtype)
         return super().forward((stored_alpha + (1 - ALPHA_MEAN)) / ALPHA_STD)
 
 
@@ -100,9 +115,7 @@ class AlphaCLIPVisionEmbeddings(CLIPVisionEmbeddings):
         """(batch, 1 + patches, width) tokens of (batch, 3 or 4, height, width) pixel values."""
         color, stored = color_and_stored(pixel_values)
         tokens = super().forward(color, interpolate_pos_encoding)
-        stored = torch.zeros_like(color[:, :1]) if stored is None else stored
-        patches = self.patch_embedding_alpha(stored.to(self.patch_embedding_alpha.weight.dtype))
-        patches = patches.flatten(2).transpose(1, 2)
+        patches = self.patch_embedding_alpha(stored).flatten(2).transpose(1, 2)
         return torch.cat([tokens[:, :1], tokens[:, 1:] + patches], dim=1)
 
 

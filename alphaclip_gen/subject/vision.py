@@ -39,7 +39,6 @@ class VisionEmbeddings(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         pixel_values = pixel_values.to(self.patch_embedding.weight.dtype)
         color, stored = color_and_stored(pixel_values)
-        stored = torch.zeros_like(color[:, :1]) if stored is None else stored
         patches = self.patch_embedding(color) + self.patch_embedding_alpha(stored)
         patches = patches.flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), -1, -1)
