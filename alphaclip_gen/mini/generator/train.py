@@ -4,9 +4,9 @@ Usage: python -m alphaclip_gen.mini.generator.train --output runs/generator
 
 The autoencoder (`python -m alphaclip_gen.mini.generator.autoencoder` trains one) stays as it is.
 The first steps teach tower and Q-Former to read: a tower made for naming keeps little of how a
-drawing looks. In the others all learn to paint what was read. Planned for 110 minutes on two cores
-that have bfloat16. Folder `generator` then holds the pipeline with the weights of a running
-average.
+drawing looks. In the others all learn to paint what was read. A step of reading took 0.7 seconds on
+two cores that have bfloat16, one of painting 1.2. Folder `generator` then holds the pipeline with
+the weights of a running average.
 """
 
 import copy
