@@ -32,7 +32,7 @@ from field import FieldSettings, Volume, blob_field
 from guides import make_guides
 from loop import Clock, optimize
 from render import Rendering, RenderSettings, occupancy, render
-from settings import Config
+from settings import Config, TowerSettings
 from warm_start import WarmStartSettings
 
 AT_MOST = 1.15
@@ -49,6 +49,7 @@ BASE = Config(
     steps=1_000_000,  # never reached: all steps are alike
     views=2,
     field=ONE_STAGE,
+    tower=TowerSettings(precision="single"),
     warm_start=WarmStartSettings(shades=0),
 )
 """A step of two pictures of 64 pixels."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ from blobs import Proportion
 from cameras import Cameras, azimuths, random_views
 from checkpoint import Checkpoint
 from field import Volume, haze_field
-from guides import Aim, WeightedGuide, pull
+from guides import Aim, WeightedGuide, embed, pull
 from implicit import ImplicitField
 from looks import looks
 from losses import penalties
@@ -138,8 +139,9 @@ def find_start(
     """The blob that each aim of a guide likes best; of a mesh, its mean color."""
 
     def find(aim: Aim) -> Start:
+        see = partial(embed, aim.guide.encoder, tower=config.tower, progress=0.0)
         return best_start(
-            aim.guide, config.alpha, config.resolution, config.warm_start, config.field,
+            aim.guide, see, config.alpha, config.resolution, config.warm_start, config.field,
             config.cameras, config.render, generator, torch.device(config.device),
         )  # fmt: skip
 

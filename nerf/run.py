@@ -98,6 +98,7 @@ def run(
             "milliseconds_a_step": _milliseconds(clock, last.step),
             "guides": describe(guides),
             "threads": torch.get_num_threads(),
+            "bfloat16": config.tower.in_bfloat16(config.device),
             **found,
             "settings": _as_json(config),
             "versions": versions(),

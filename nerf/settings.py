@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from adam import AdamSettings
 from alphaclip_gen.guidance import LossName
+from alphaclip_gen.precision import has_bfloat16
 from cameras import CameraSettings
 from field import FieldSettings
 from looks import AlphaMode, AugmentSettings
@@ -55,11 +57,17 @@ class TowerSettings:
     """Sides of the towers' pictures, stage by stage, as shares of the side they were trained at."""
     grow_at: tuple[float, ...] = ()
     """Progress at which each further stage begins."""
-    precision: Literal["single", "bfloat16"] = "single"
-    """bfloat16 runs the towers under autocast: about twice as fast for ViT-B/16 where the hardware
-    has it, slower where it does not."""
+    precision: Literal["auto", "single", "bfloat16"] = "auto"
+    """bfloat16 runs the towers under autocast: about twice as fast where the hardware has it, far
+    slower where it does not. auto: bfloat16 on CPUs and NVIDIA GPUs that have it."""
     batch: int = 64
     """Pictures that pass through a tower at once."""
+
+    def in_bfloat16(self, device: torch.device | str) -> bool:
+        """Whether towers on this device run in bfloat16."""
+        if self.precision == "auto":
+            return torch.device(device).type in ("cpu", "cuda") and has_bfloat16(device)
+        return self.precision == "bfloat16"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ near the right color, the field needs to find its shape only.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,9 @@ PROPORTIONS = (
     Proportion(0.7, 0.22, 0.7, hole=0.4),
 )
 """Ball, box, flat, thin, tall, narrow above, narrow below, ring."""
+
+Embed = Callable[[Tensor, Tensor | None], Tensor]
+"""(image, alpha) -> unit embeddings by the guide's tower."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def palette(shades: int) -> Float[Tensor, "colors 3"]:
 @torch.no_grad()
 def best_start(
     guide: Guidance,
+    embed: Embed,
     alpha: AlphaMode,
     size: int,
     settings: WarmStartSettings,
@@ -101,7 +105,7 @@ def best_start(
     def scores(chosen: Sequence[tuple[int, int]], views: Sequence[int]) -> Tensor:
         jobs = [(*pair, view) for pair in chosen for view in views]
         parts = [
-            _scores(guide, alpha, blobs, colors, jobs[i : i + settings.batch], generator)
+            _scores(guide, embed, alpha, blobs, colors, jobs[i : i + settings.batch], generator)
             for i in range(0, len(jobs), settings.batch)
         ]
         return torch.cat(parts).view(len(chosen), len(views)).mean(dim=1)
@@ -138,6 +142,7 @@ def _blob_views(
 
 def _scores(
     guide: Guidance,
+    embed: Embed,
     alpha: AlphaMode,
     blobs: Sequence[tuple[Tensor, Tensor]],
     colors: Tensor,
@@ -156,7 +161,7 @@ def _scores(
         [random_backgrounds(1, (1, 1), generator, avoid=colors[index]) for _, index, _ in jobs]
     )
     image = composite(shade * color[:, :, None, None], opacity, backgrounds.to(shade))
-    embedding = guide.encoder.embed(image.clamp(0, 1), alpha_of(alpha, opacity.clamp(0, 1)))
+    embedding = embed(image.clamp(0, 1), alpha_of(alpha, opacity.clamp(0, 1)))
     similarity = embedding @ guide.embeddings[0]
     if len(guide.texts) > 1:
         similarity = similarity + guide.probabilities(embedding)[:, 0].log()

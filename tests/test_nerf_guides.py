@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from guides import (
 )
 from settings import Config, GuideSettings, TowerSettings, of_line, parse_guide, title
 
-WHOLE = TowerSettings()
+WHOLE = TowerSettings(precision="single")
 
 
 class MeanColor:
@@ -97,7 +98,8 @@ def test_each_checkpoint_is_opened_once_with_what_it_takes(monkeypatch) -> None:
 
     monkeypatch.setattr(guides.RegionEncoder, "from_pretrained", open_one)
     names = ("mini:end=0.5", "a.pth:text=b.pt", "mini:weight=2:start=0.5")
-    encoders = load_encoders(Config(prompt="red", guidance=names))
+    single = TowerSettings(precision="single")
+    encoders = load_encoders(Config(prompt="red", guidance=names, tower=single))
     assert opened == [("mini", None, None, "cpu"), ("a.pth", None, "b.pt", "cpu")]
     assert encoders[0] is encoders[2] is not encoders[1]
 
@@ -165,7 +167,14 @@ def test_a_model_that_is_there_twice_is_one_loss() -> None:
 
 def test_batches_change_nothing_but_memory() -> None:
     image, opacity = pictures(5)
-    small = pull([guide_of("red")], image, opacity, "opacity", TowerSettings(batch=2), 0.0)
+    small = pull(
+        [guide_of("red")],
+        image,
+        opacity,
+        "opacity",
+        TowerSettings(batch=2, precision="single"),
+        0.0,
+    )
     large = pull([guide_of("red")], image, opacity, "opacity", WHOLE, 0.0)
     assert small.losses == pytest.approx(large.losses)
     assert small.score == pytest.approx(large.score)
@@ -201,7 +210,7 @@ def mini() -> RegionEncoder:
 
 def test_a_scale_shows_the_tower_smaller_pictures_with_alpha(mini) -> None:
     assert [scaled_side(mini, s) for s in (0.01, 0.5, 0.6, 1.0)] == [8, 32, 40, 64]
-    tower = TowerSettings(scales=(0.5, 1.0), grow_at=(0.5,))
+    tower = TowerSettings(scales=(0.5, 1.0), grow_at=(0.5,), precision="single")
     image, opacity = pictures(2)
     image, opacity = (F.interpolate(x, size=(64, 64)) for x in (image, opacity))
     tokens = []
@@ -233,6 +242,33 @@ def test_half_precision_is_near_and_returns_single(mini) -> None:
     assert (half * full).sum(dim=1).min() > 0.995 and not torch.equal(half, full)
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision", "bfloat16"),
+    [
+        ("AVX512", "auto", True),
+        ("AVX2", "auto", False),
+        ("AVX512", "single", False),
+        ("AVX512", "bfloat16", True),
+    ],
+)
+def test_precision_is_what_the_cpu_is_fast_in(
+    monkeypatch, capability: str, precision: Literal["auto", "single", "bfloat16"], bfloat16: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    tower = TowerSettings(precision=precision)
+    assert tower.in_bfloat16("cpu") == bfloat16
+    (mini,) = load_encoders(Config(prompt="a red cone", tower=tower))
+    attention = mini.model.config.vision_config._attn_implementation
+    assert attention == ("eager" if bfloat16 else "sdpa")
+    picture, opacity = (F.interpolate(x, size=(64, 64)) for x in pictures(1))
+    exact = torch.equal(embed(mini, picture, opacity, tower, 0.0), mini.embed(picture, opacity))
+    assert exact != bfloat16
+
+
+def test_auto_leaves_other_devices_in_single_precision() -> None:
+    assert not TowerSettings().in_bfloat16("mps")
+
+
 def test_scales_need_a_tower_that_has_a_size() -> None:
     with pytest.raises(TypeError, match=r"tower.scales has 0.5 for a MeanColor; expected"):
         embed(MeanColor(), *pictures(1), TowerSettings(scales=(0.5,)), 0.0)
@@ -262,7 +298,7 @@ def test_each_aim_has_pictures_of_its_own() -> None:
     expected = torch.autograd.grad(first + 2 * second, inputs)
     assert torch.allclose(said.in_image, expected[0], atol=1e-7)
     assert torch.allclose(said.in_alpha, expected[1], atol=1e-7)
-    small = pull([one], image, opacity, "opacity", TowerSettings(batch=3), 0.0)
+    small = pull([one], image, opacity, "opacity", TowerSettings(batch=3, precision="single"), 0.0)
     assert small.losses == pytest.approx(said.losses)
     assert small.score == pytest.approx(said.score)
     assert torch.allclose(small.in_image, said.in_image, atol=1e-7)

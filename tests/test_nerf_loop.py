@@ -94,7 +94,7 @@ def test_pictures_a_step_are_views_times_copies() -> None:
     steps_of(changed(steps=1, views=2, augment=augment, warm_start=cold), Counting())
     assert counts == [10]
     counts.clear()
-    tower = TowerSettings(batch=4)
+    tower = TowerSettings(batch=4, precision="single")
     steps_of(changed(steps=1, views=2, augment=augment, warm_start=cold, tower=tower), Counting())
     assert counts == [4, 4, 2]
 

@@ -22,7 +22,7 @@ def start_of(alpha: str, settings: WarmStartSettings, proportions=PROPORTIONS, t
     field = FieldSettings(density_sizes=(24,), color_sizes=(2,), grow_at=())
     guide = Guidance(tower or Moments(), "a blue disk", NEGATIVES)
     return best_start(
-        guide, alpha, 24, settings, field, CameraSettings(), RenderSettings(),
+        guide, guide.encoder.embed, alpha, 24, settings, field, CameraSettings(), RenderSettings(),
         torch.Generator().manual_seed(0), torch.device("cpu"), proportions,
     )  # fmt: skip
 
