@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .encoder import RegionEncoder
 from .framing import Geometry, as_image, whole_geometry
-from .mini.captions import all_captions
+from .mini.concepts import all_captions
 from .regions import alpha_from_box, alpha_from_points, alpha_from_strokes, as_alpha_map
 from .show import figure, lit_region
 from .whole_files import make_writable
@@ -34,7 +34,7 @@ class Score:
     picture: Annotated[Path, tyro.conf.Positional]
     """Any picture file."""
     texts: str | None = None
-    """What to choose from, separated by commas; mini's own captions by default."""
+    """What to choose from, separated by commas; mini's whole world by default."""
     box: Many = ()
     """A box: left,top,right,bottom."""
     mask: Many = ()

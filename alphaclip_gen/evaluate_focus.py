@@ -9,6 +9,7 @@ whether the color of the ground and the count are as asked.
 
 import itertools
 import json
+import runpy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -52,7 +53,10 @@ class EvaluateFocus:
     seed: int = 2_000_003
     """Of scenes and noise; training uses others."""
     generator: str = "mini"
-    """mini, or a folder that its training wrote."""
+    """mini, a folder of a BLIP-Diffusion pipeline, or FILE.py:FUNCTION for any other pipeline: the
+    function returns a painter (see `focus_ways`), which has its own steps and guidance."""
+    device: str = "cpu"
+    """Where a pipeline runs."""
     judge: Path | None = None
     """Folder of the judge of pictures; the shipped one if not given."""
     artwork: Path = Path("runs/artwork")
@@ -78,23 +82,19 @@ class Pairs:
 
 def evaluate_focus(config: EvaluateFocus, console: Console) -> dict:
     """Prints and writes the tables; returns what focus.json holds."""
-    from .mini.generator import load_generator
-
+    for name in ("scenes", "prompts", "steps"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; expected 1 or more.")
     cast = read_cast(config.artwork)
     folder = config.judge or WEIGHTS
     judge = PictureJudge.from_pretrained(folder)
-    pipe = load_generator(config.generator)
-    painters = [
-        pipeline_painter(one, steps=config.steps, guidance=config.guidance)
-        for one in (pipe, training_free(pipe))
-    ]
+    painters, about = _painters(config)
     result: dict = {
         "date": date.today().isoformat(),
         "seed": config.seed,
         "generator": config.generator,
-        "steps": config.steps,
-        "guidance": config.guidance,
-        "geometry": pipe.image_processor.geometry,
+        **about,
+        "prompt": PROMPT,
         "judge": json.loads((folder / "judge.json").read_text())["held_out"],
         "kinds": {},
     }
@@ -110,8 +110,45 @@ def evaluate_focus(config: EvaluateFocus, console: Console) -> dict:
     return result
 
 
+def _painters(config: EvaluateFocus) -> tuple[list[Painter], dict]:
+    """The painter, and the one that is focused without training, if any; what is said of them."""
+    if ".py:" in config.generator:
+        return [load_painter(config.generator)], {}
+    from .mini.generator import load_generator
+
+    pipe = load_generator(config.generator).to(config.device)
+    painters = [
+        pipeline_painter(one, steps=config.steps, guidance=config.guidance)
+        for one in (pipe, training_free(pipe))
+    ]
+    about = {
+        "steps": config.steps,
+        "guidance": config.guidance,
+        "geometry": pipe.image_processor.geometry,
+    }
+    return painters, about
+
+
+def load_painter(name: str) -> Painter:
+    """What the function of FILE.py:FUNCTION returns.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or no such function in it.
+    """
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"generator is {name!r}, but {path!r} is no file.")
+    defined = runpy.run_path(path)
+    if not callable(defined.get(function)):
+        raise ValueError(
+            f"generator is {name!r}, but {path} defines no function {function!r}; expected one "
+            "without arguments that returns a painter (see alphaclip_gen.focus_ways)."
+        )
+    return defined[function]()
+
+
 def pair_scenes(cast: Cast, count: int, seed: int, styles: Sequence[str]) -> Pairs:
-    """So many scenes in which two emoji, as they were drawn, can be seen well.
+    """So many scenes in which two emoji, in the colors they were drawn in, can be seen well.
 
     Either of the two may be the one in front.
     """
@@ -236,16 +273,27 @@ def markdown(result: dict) -> str:
         "## prompts\n",
         markdown_table(["", *kinds], lines),
         f"Top-1 of the judge among all concepts, with 95 % Wilson intervals. Scenes of two "
-        f"subjects: {scenes}. Generator {result['generator']}, {result['steps']} steps, guidance "
-        f"{result['guidance']}, seed {result['seed']}, {result['date']}. Where a region is given "
-        f"(rows alpha and training-free focus) the generator's image processor frames it by "
-        f"geometry {result['geometry']!r}: that is part of the focus, and the row crop shows how "
-        f"much of it. Training-free focus acts in the tower alone; the Q-Former's queries still "
-        f"look at all patches.\n"
+        f'subjects: {scenes}; each picture by the prompt "{result["prompt"]}", those of the last '
+        f"table by prompts that name a ground and a count. Generator {result['generator']}, seed "
+        f"{result['seed']}, {result['date']}.\n",
+        _limits(result) if "geometry" in result else "",
         f"{_judged(result['judge'])} It trained and guided nothing that made these pictures; it "
         f"was trained on drawings of every style, other views of them.\n",
     ]
     return "\n".join(pages)
+
+
+def _limits(result: dict) -> str:
+    """What to know of the rows, for a generator of ours."""
+    return (
+        f"{result['steps']} steps, guidance {result['guidance']}. Where a region is given (alpha, "
+        "box, point, stroke, training-free focus), the generator's image processor frames it by "
+        f"geometry {result['geometry']!r}: that is part of the focus. Training-free focus acts in "
+        "the tower alone; the Q-Former's queries still look at all patches. mini's generator "
+        "learned from masks, boxes and discs, and from all-one alpha in one lesson of twenty: the "
+        "rows of all-one alpha (all-one, crop, blur, gray, red circle) say what it does without a "
+        "region, not what a generator could that was trained on crops.\n"
+    )
 
 
 def _judged(held_out: dict[str, dict[str, float]]) -> str:

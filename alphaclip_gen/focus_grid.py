@@ -49,6 +49,8 @@ def focus_grid(config: FocusGrid, console: Console) -> None:
     """Write the grid, and say where it is."""
     from .mini.generator import load_generator
 
+    if config.rows < 1:
+        raise ValueError(f"rows is {config.rows}; expected 1 or more.")
     pipe = load_generator(config.generator)
     scenes = load_scenes(config.scenes, config.rows)
     paint = pipeline_painter(pipe, steps=config.steps, guidance=config.guidance)
@@ -81,7 +83,7 @@ def draw_grid(paint: Painter, scenes: Scenes, seed: int, tile: int = 128) -> Ima
     tiles, captions = list[Image.Image](), list[list[str]]()
     for number, name in enumerate(names):
         one = slice(number, number + 1)
-        whole = name == "plain CLIP"
+        whole = number % (columns + 1) == columns
         tiles += [lit_region(pictures[one], None if whole else regions[one]), to_pil(made[one])]
         captions += [["all of it" if whole else name], [name if whole else "generated"]]
     for row in range(len(image)):

@@ -2,7 +2,8 @@
 
 A painter is whatever turns pictures, regions and prompts into new pictures; `pipeline_painter`
 makes one of `AlphaBlipDiffusionPipeline` with any checkpoint. The ways around it are the rows of
-every comparison: the alpha channel, none, what people do instead, and focus without alpha weights.
+every comparison: the alpha channel, by a mask, a box, a point or a stroke; none; what people do
+instead; and focus without alpha weights.
 """
 
 import copy
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from .attention_focus import attention_bias
 from .baselines import Baseline, blur_outside, crop_to_region, gray_outside, red_circle
+from .mini.evaluate_regions import DOORS
 
 Painter = Callable[[Tensor, Tensor, Sequence[str], Sequence[int]], Tensor]
 """(image, alpha, prompts, seeds) -> pictures of the subjects of regions, in [0, 1].
@@ -73,6 +75,7 @@ def ways_around(paint: Painter, focused: Painter | None = None) -> dict[str, Pai
     """
     ways = {
         "alpha": paint,
+        **{name: _given(paint, door) for name, door in DOORS.items()},
         "all-one alpha": _changed(paint, lambda image, alpha: image),
         "crop": _changed(paint, crop_to_region),
         "blur outside": _changed(paint, blur_outside),
@@ -80,6 +83,17 @@ def ways_around(paint: Painter, focused: Painter | None = None) -> dict[str, Pai
         "red circle": _changed(paint, red_circle),
     }
     return ways if focused is None else {**ways, "training-free focus": focused}
+
+
+def _given(paint: Painter, door: Callable[[Tensor], Tensor]) -> Painter:
+    """The painter with each region given another way than as a mask."""
+
+    def painted(
+        image: Tensor, alpha: Tensor, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> Tensor:
+        return paint(image, torch.cat([door(mask) for mask in alpha[:, 0]]), prompts, seeds)
+
+    return painted
 
 
 def _changed(paint: Painter, baseline: Baseline) -> Painter:

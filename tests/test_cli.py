@@ -10,6 +10,8 @@ from PIL import Image
 
 from alphaclip_gen.cli import main
 from alphaclip_gen.demo import name_regions
+from alphaclip_gen.mini.concepts import NAMES
+from alphaclip_gen.mini.kept_scenes import load_scenes
 from alphaclip_gen.mini.solids import build_bank
 from alphaclip_gen.mini.world import PLAIN, render_scenes
 from alphaclip_gen.pictures import open_picture
@@ -49,6 +51,21 @@ def test_score_prints_a_row_for_each_region_and_saves_a_figure(scene, capsys, tm
     for name in ("scene.png, 96 x 96, mini", "whole picture", f"box {box}", "mask1.png"):
         assert name in printed
     assert open_picture(saved).width == 4 * (224 + 10) + 10
+
+
+def test_score_knows_emoji_too(tmp_path, capsys):
+    """Of three in one scene that is shipped, two at least are named without any texts given."""
+    scenes = load_scenes(most=1)
+    to_pil(scenes.image).save(tmp_path / "scene.png")
+    names, regions = [], list[str]()
+    for slot in scenes.present[0].nonzero()[:3, 0].tolist():
+        mask = tmp_path / f"{slot}.png"
+        Image.fromarray((scenes.visible[0, slot] * 255).byte().numpy()).save(mask)
+        names.append(NAMES[int(scenes.concept[0, slot])])
+        regions += ["--mask", str(mask)]
+    main(["score", str(tmp_path / "scene.png"), *regions, "--top", "1"])
+    printed = capsys.readouterr().out
+    assert len(names) == 3 and sum(name in printed for name in names) >= 2
 
 
 def test_many_texts_stand_one_below_the_other(scene, capsys, monkeypatch):

@@ -89,7 +89,8 @@ def test_figures_by_hand():
 def test_a_painter_that_heeds_alpha_is_right_and_without_alpha_lost(pairs):
     rows = focus_rows(ways_around(mean_painter), pairs, by_shade, seed=0)
     assert list(rows) == [
-        *("alpha", "all-one alpha", "crop", "blur outside", "gray outside", "red circle")
+        *("alpha", "box", "point", "stroke"),
+        *("all-one alpha", "crop", "blur outside", "gray outside", "red circle"),
     ]
     assert rows["alpha"]["is region"]["rate"] == 1 and rows["alpha"]["changed"]["rate"] == 1
     assert rows["all-one alpha"]["is region"]["rate"] == 0
@@ -120,8 +121,14 @@ def test_baselines_show_the_painter_a_changed_picture_and_all_of_it(pairs):
         way(pairs.image, pairs.visible[:, :1], ["{subject}"] * 5, [0] * 5)
         image, alpha = seen[name]
         assert image.shape == (5, 3, 64, 64)
-        assert (alpha == 1).all() == (name != "alpha")
-        assert torch.equal(image, pairs.image) == (name in ("alpha", "all-one alpha"))
+        heeded = name in ("alpha", "box", "point", "stroke")
+        assert (alpha == 1).all() != heeded
+        assert torch.equal(image, pairs.image) == (heeded or name == "all-one alpha")
+    regions = {name: seen[name][1] for name in ("alpha", "box", "point", "stroke")}
+    assert torch.equal(regions["box"], regions["alpha"])  # the regions are boxes
+    for name in ("point", "stroke"):
+        assert 0 < regions[name].sum() < regions["alpha"].sum()
+        assert (regions[name] * regions["alpha"]).amax((1, 2, 3)).min() > 0.9
     assert seen["gray outside"][0][0, 0, 5, 50] == 0.5
 
 
@@ -205,6 +212,11 @@ def test_prompt_control_by_a_painter_that_obeys_in_part(pairs):
     assert control["count"]["rate"] == control["both"]["rate"] == pytest.approx(1 / 3, abs=1e-3)
 
 
+def test_the_command_needs_scenes():
+    with pytest.raises(ValueError, match="scenes is 0; expected 1 or more"):
+        evaluate_focus(EvaluateFocus(scenes=0), Console())
+
+
 def test_the_command_says_that_the_artwork_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no artwork.safetensors in .* python -m"):
         evaluate_focus(EvaluateFocus(artwork=tmp_path), Console())
@@ -232,4 +244,30 @@ def test_the_command_writes_tables(pipe, tmp_path, monkeypatch):
     assert page == markdown(result)
     for text in ("## held-out style", "training-free focus", "seed 2000003", "0.93 of subjects"):
         assert text in page
-    assert "generator" not in page.split("##")[-1].split("Generator")[0]
+    assert f'by the prompt "{program.PROMPT}"' in page and "one lesson of twenty" in page
+
+
+def test_any_pipeline_can_be_measured(tmp_path, monkeypatch):
+    """A painter of one's own: it fills the picture with the color of the region."""
+    monkeypatch.setattr(program, "read_cast", lambda *_: tiny_cast())
+    monkeypatch.setattr(program, "STYLES", {"training styles": STYLES[:1]})
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def make():\n"
+        "    def paint(image, alpha, prompts, seeds):\n"
+        "        mean = (image * alpha).sum((2, 3), True) / alpha.sum((2, 3), True)\n"
+        "        return mean.expand_as(image)\n"
+        "    return paint\n"
+    )
+    config = EvaluateFocus(scenes=2, prompts=2, generator=f"{file}:make", output=tmp_path / "out")
+    result = evaluate_focus(config, Console(quiet=True))
+    ways = result["kinds"]["training styles"]["ways"]
+    assert "alpha" in ways and "training-free focus" not in ways
+    page = (tmp_path / "out" / "focus.md").read_text()
+    assert "mine.py:make" in page and "guidance" not in page
+    for name, error in (
+        (f"{file}:other", ValueError),
+        (f"{tmp_path}/no.py:make", FileNotFoundError),
+    ):
+        with pytest.raises(error, match="generator is"):
+            program.load_painter(name)

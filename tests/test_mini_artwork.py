@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -52,10 +53,15 @@ def test_styles_are_pinned_and_one_is_held_out():
 
 
 def test_the_notice_names_every_package_artist_and_license():
+    """Two lines each: "Title, by artist. License." and "address, from npm package"."""
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    known = "|".join(re.escape(style.license) for style in STYLES)
+    entry = rf"^  .+, by (.+)\. ({known})\b.*\n    .+, from npm (\S+)$"
+    named = {package: found for *found, package in re.findall(entry, notice, re.MULTILINE)}
+    assert named.keys() == {style.package.name for style in STYLES}
     for style in STYLES:
-        assert style.package.name in notice
-        assert style.artist.split()[0] in notice and style.license in notice
+        artist, license_ = named[style.package.name]
+        assert style.artist.split()[0] in artist and license_ == style.license
 
 
 def test_a_sprite_is_the_visible_part_centered_and_premultiplied():

@@ -105,19 +105,19 @@ def test_ways_of_an_untrained_encoder_differ_where_they_should(encoder, scenes):
         assert (name == "all-one alpha") == torch.allclose(seen, plain, atol=1e-5)
 
 
-def test_training_free_focus_uses_no_alpha_weights(encoder, scenes):
+def test_training_free_focus_knows_alpha_weights_by_their_sum_alone(encoder, scenes):
+    """That is what alpha one everywhere adds to each patch; mirrored weights have the same."""
     image, alpha = scenes.image[:2], scenes.visible[:2, :1]
-    before = training_free(encoder)(image, alpha)
     weight = encoder.model.vision_model.embeddings.patch_embedding_alpha.weight
+    free, heeding = training_free(encoder)(image, alpha), encoder.embed(image, alpha)
     kept = weight.clone()
     with torch.no_grad():
-        weight.zero_()
-    after = training_free(encoder)(image, alpha)
+        weight.copy_(kept.flip(-1))
+    mirrored, heeded = training_free(encoder)(image, alpha), encoder.embed(image, alpha)
     with torch.no_grad():
         weight.copy_(kept)
-    assert not torch.allclose(before, after)  # the all-one alpha that is folded in is gone
-    image[:, :, :8, :8] = 1 - image[:, :, :8, :8]
-    assert training_free(encoder)(image, alpha).shape == before.shape
+    torch.testing.assert_close(mirrored, free, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(heeded, heeding, atol=1e-4)
 
 
 def square(top, left, bottom, right):

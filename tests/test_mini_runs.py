@@ -1,5 +1,6 @@
 """What trainings keep: logs without folders, checkpoints all or nothing, averages, rates."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,21 @@ def test_a_log_has_settings_and_of_folders_their_names(tmp_path):
     first, second = map(json.loads, lines)
     assert first["config"] == {"output": "mini", "steps": "3"}
     assert second["step"] == 1 and "time" in second
+
+
+def test_settings_tell_apart_folders_of_other_weights(tmp_path):
+    @dataclass
+    class Config:
+        start: Path
+
+    said = set()
+    for number in range(2):
+        folder = tmp_path / str(number) / "mini"
+        (folder / "vae").mkdir(parents=True)
+        (folder / "vae" / "model.safetensors").write_bytes(bytes([number]))
+        said.add(settings(Config(folder))["start"])
+    digest = hashlib.sha256(bytes([0])).hexdigest()[:16]
+    assert len(said) == 2 and f"mini sha256:{digest}" in said
 
 
 def test_checkpoints_restore_every_part(tmp_path):

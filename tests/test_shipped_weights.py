@@ -55,7 +55,7 @@ def test_the_region_decides_what_is_generated(subjects, judge, painter):
     image, alpha, concept = subjects
     prompts, seeds = ["a large {subject} on a white background"] * len(image), [3] * len(image)
     named = judge.name(painter(image, alpha, prompts, seeds)).concept
-    assert (named == concept).float().mean() > 0.4
+    assert (named == concept).float().mean() > 0.7
     everywhere = judge.name(painter(image, torch.ones_like(alpha), prompts, seeds)).concept
     assert (everywhere == concept).float().mean() < 0.2
 

@@ -35,7 +35,8 @@ class Mix:
         objects: fewest and most subjects in a scene; four at most.
         styles: the styles of the emoji.
         solids: fraction of subjects that are solids, not emoji.
-        looks: how far emoji are recolored, lit, outlined, bent and turned; 1 is much, 0 not.
+        looks: how far emoji are recolored, lit, outlined and bent; 1 is much, 0 not. All
+            are turned a little.
         rough: fraction of pictures that are blurred, and of noisy ones.
         solid: how the solids are colored.
         mirrored: fraction of emoji that are.
@@ -51,7 +52,7 @@ class Mix:
 
 
 SEEN = Mix(objects=(2, 4), solids=0.0, looks=0.0, rough=0.0)
-"""A test of two to four emoji as they were drawn, in the styles of the training."""
+"""A test of two to four emoji in the colors they were drawn in, in the styles of the training."""
 HELD_OUT = Mix(objects=(2, 4), styles=HELD_OUT_STYLES, solids=0.0, looks=0.0, rough=0.0)
 """The same in the style that is never trained on."""
 

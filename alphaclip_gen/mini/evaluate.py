@@ -45,7 +45,7 @@ class EvaluateMini:
     lines: int = 100
     """Straight lines between random pairs of captions, for smoothness."""
     seed: int = 1_000_001
-    """Of the scenes; training uses 0."""
+    """Of the scenes; trainings use small ones."""
     model: str = "mini"
     """mini, or a folder that training wrote."""
     artwork: Path = Path("runs/artwork")

@@ -110,7 +110,7 @@ def accuracy_by_door(
     scene, slot, truth = _questions(scenes)
     image, masks = scenes.image[scene], scenes.visible[scene, slot]
     found = {}
-    for name, door in {"box": box_of, "point": point_of, "stroke": stroke_of}.items():
+    for name, door in DOORS.items():
         alpha = torch.cat([door(mask) for mask in masks])
         named = (_in_parts(encoder.embed, image, alpha) @ text.T).argmax(1)
         found[name] = rate(named == truth)
@@ -142,6 +142,14 @@ def stroke_of(mask: Float[Tensor, "height width"]) -> Float[Tensor, "1 1 height 
     ends = torch.stack([middle - reach, middle + reach])
     ends = ends.clamp(min=0.5).minimum(torch.tensor([size[1] - 0.5, size[0] - 0.5]))
     return alpha_from_strokes(ends, 0.08 * min(size), size, "pixels")
+
+
+DOORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "box": box_of,
+    "point": point_of,
+    "stroke": stroke_of,
+}
+"""Ways to give a region that is no mask: (height, width) mask -> (1, 1, height, width) alpha."""
 
 
 def graded(

@@ -4,6 +4,7 @@ Steps draw from generators seeded by (seed, step), so a run that was stopped and
 checkpoint ends with the same weights as one that was not.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -28,9 +29,20 @@ class Stateful(Protocol):
 
 
 def settings(config: Any) -> dict[str, str]:
-    """What a training's dataclass says, for its log; of a folder its name, not where it lies."""
+    """What a training's dataclass says, for its log; folders as `_of_folder` says them."""
     named = ((field.name, getattr(config, field.name)) for field in fields(config))
-    return {name: value.name if isinstance(value, Path) else str(value) for name, value in named}
+    return {
+        name: _of_folder(value) if isinstance(value, Path) else str(value) for name, value in named
+    }
+
+
+def _of_folder(folder: Path) -> str:
+    """Its name, not where it lies; and a hash of the weights in it, which tells editions apart."""
+    digest = hashlib.sha256()
+    weights = sorted(folder.rglob("*.safetensors"))
+    for path in weights:
+        digest.update(path.read_bytes())
+    return f"{folder.name} sha256:{digest.hexdigest()[:16]}" if weights else folder.name
 
 
 def autocast(device: torch.device | str = "cpu") -> torch.autocast:

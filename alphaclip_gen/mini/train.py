@@ -106,8 +106,7 @@ def main(config: Config) -> None:
     checkpoint, log = config.output / "checkpoint.pt", config.output / "log.jsonl"
     start = load_checkpoint(checkpoint, **parts)
     cast = load_cast(config.artwork, config.seed)
-    if start == 0:
-        write_log(log, config=settings(config))
+    write_log(log, step=start, config=settings(config))
     saved = time.monotonic()
     for step in range(start, config.steps):
         for optimizer in optimizers:

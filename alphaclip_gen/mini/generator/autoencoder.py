@@ -85,8 +85,7 @@ def main(config: Config) -> None:
     parts: dict[str, Stateful] = {"model": model, "average": average, "optimizer": optimizer}
     checkpoint, log = config.output / "checkpoint.pt", config.output / "log.jsonl"
     start = load_checkpoint(checkpoint, **parts)
-    if start == 0:
-        write_log(log, config=settings(config))
+    write_log(log, step=start, config=settings(config))
     cast = load_cast(config.artwork)
     saved = sampled = time.monotonic()
     for step in range(start, config.steps):

@@ -105,9 +105,10 @@ def main(config: Config) -> None:
     }
     checkpoint, log = config.output / "checkpoint.pt", config.output / "log.jsonl"
     start = load_checkpoint(checkpoint, **parts)
-    if start == 0:
-        size = size_in_mb(pipe.vae, learner.qformer, learner.text_encoder, learner.unet)
-        write_log(log, config=settings(config), megabytes=size, unet=size_in_mb(learner.unet))
+    size = size_in_mb(pipe.vae, learner.qformer, learner.text_encoder, learner.unet)
+    write_log(
+        log, step=start, config=settings(config), megabytes=size, unet=size_in_mb(learner.unet)
+    )
     cast = load_cast(config.artwork)
     if start == 0:
         _begin_reading(learner, average, pipe.tokenizer, cast, config)

@@ -1,6 +1,6 @@
 """Trains the judge, and goes on where an interrupted training stopped.
 
-Usage: python -m alphaclip_gen.mini.judge --work build/judge
+Usage: python -m alphaclip_gen.mini.judge --work runs/judge
 """
 
 import json

@@ -26,7 +26,7 @@ from ...whole_files import whole_file, write_json
 from ..captions import COLORS, SHAPES
 from ..solid_meshes import blotch, fit_unit_ball, roughen, solid_mesh
 from ..splat import Light, lambert, render_mesh
-from .model import SIZE, WEIGHTS, Judge, turntable
+from .model import SIZE, Judge, turntable
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ ANCHORS = torch.tensor(list(COLORS.values()))
 class JudgeTraining:
     """How the judge is made. One command; a second start goes on where the first one stopped."""
 
-    work: Path = Path("build/judge")
+    work: Path = Path("runs/judge")
     """Folder of the rendered views, the checkpoint and the log."""
-    output: Path = WEIGHTS
+    output: Path = Path("runs/judge/judge")
     """Folder of the weights and of judge.json."""
     seed: int = 77
     meshes: int = 64

@@ -14,7 +14,7 @@ from ..artwork import HELD_OUT_STYLES, TRAINING_STYLES
 from ..captions import SHAPES
 from ..emoji_world import Cast, load_cast
 from ..runs import autocast, load_checkpoint, save_checkpoint, settings, step_generator, write_log
-from .model import WEIGHTS, PictureJudge
+from .model import PictureJudge
 from .views import Views, draw_views
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class PictureJudgeTraining:
 
     work: Path = Path("runs/picture-judge")
     """Folder of the checkpoint and the log."""
-    output: Path = WEIGHTS
+    output: Path = Path("runs/picture-judge/judge")
     """Folder of the weights and of judge.json."""
     artwork: Path = Path("runs/artwork")
     """Folder where the emoji are, or are fetched to."""
@@ -66,8 +66,7 @@ def _train(judge: PictureJudge, cast: Cast, config: PictureJudgeTraining) -> Non
     optimizer = torch.optim.AdamW(judge.parameters(), config.learning_rate, weight_decay=0.05)
     checkpoint, log = config.work / "checkpoint.pt", config.work / "log.jsonl"
     start = load_checkpoint(checkpoint, judge=judge, optimizer=optimizer)
-    if start == 0:
-        write_log(log, config=settings(config))
+    write_log(log, step=start, config=settings(config))
     judge.train()
     kept = time.monotonic()
     for step in range(start, config.steps):
