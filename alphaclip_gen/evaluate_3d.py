@@ -20,6 +20,7 @@ import trimesh
 from PIL import Image
 
 from .made_meshes import (
+    NOTHING_MADE,
     find_program,
     labelled_sheet,
     load_mesh,
@@ -160,7 +161,7 @@ def evaluate_text_to_3d(
     Raises:
         ValueError: an unknown variant, no prompts or seeds, or a prompt that the judge of solids
             has no caption for.
-        RuntimeError: the program failed and made no mesh at all.
+        ChildProcessError: the program failed and made no mesh at all.
     """
     unknown = [variant for variant in variants if variant not in VARIANTS]
     if unknown or not variants:
@@ -175,13 +176,14 @@ def evaluate_text_to_3d(
     table: dict[str, dict] = {}
     names = slugs(prompts)
     for variant in variants:
-        rows, codes = list[Row](), []
+        rows, codes = list[Row](), list[int | None]()
         for seed in seeds:
             folder = output / variant / f"seed-{seed}"
             flags = [*VIEWS, *VARIANTS[variant], "--seed", str(seed), *options]
-            codes.append(make_meshes(program, prompts, folder, flags) if program else None)
+            made = make_meshes(program, prompts, folder, flags) if program else NOTHING_MADE
+            codes.append(made.code)
             rows += [
-                judge_folder(judge, folder / name, prompt, seed)
+                judge_folder(judge, folder / name, prompt, seed, made.problems.get(name))
                 for name, prompt in zip(names, prompts, strict=True)
             ]
         first = output / variant / f"seed-{seeds[0]}"
@@ -191,7 +193,10 @@ def evaluate_text_to_3d(
             **summarize(rows),
             "rows": [asdict(row) for row in rows],
         }
-        meshes = [load_mesh(first / name)[0] for name in names]
+        meshes = [
+            load_mesh(first / name, row.prompt, row.problem)[0]
+            for name, row in zip(names, rows, strict=False)  # the first seed's
+        ]
         sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
         write_json(output / "table.json", table)
@@ -217,16 +222,18 @@ def evaluation_prompts(count: int = 48) -> list[str]:
     return rows[:count]
 
 
-def judge_folder(judge: MeshJudge, folder: Path, prompt: str, seed: int = 0) -> Row:
+def judge_folder(
+    judge: MeshJudge, folder: Path, prompt: str, seed: int = 0, problem: str | None = None
+) -> Row:
     """The verdict on folder/mesh.glb, or the problem with it."""
-    seconds = seconds_of(folder)
-    mesh, problem = load_mesh(folder)
+    mesh, problem = load_mesh(folder, prompt, problem)
     if mesh is None:
-        return Row(prompt, prompt, seconds=seconds, problem=problem, seed=seed)
+        return Row(prompt, prompt, problem=problem, seed=seed)
     captions, probability = judge(mesh)
     asked = prompt if prompt in captions else caption(*target(prompt))
     likely = round(probability[list(captions).index(asked)].item(), 4)
-    return Row(prompt, asked, captions[int(probability.argmax())], likely, seconds, seed=seed)
+    named = captions[int(probability.argmax())]
+    return Row(prompt, asked, named, likely, seconds_of(folder), seed=seed)
 
 
 def pictures_a_step(folder: Path) -> int | None:

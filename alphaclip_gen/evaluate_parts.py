@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from trimesh.intersections import slice_faces_plane
 
 from .made_meshes import (
+    NOTHING_MADE,
     find_program,
     labelled_sheet,
     load_mesh,
@@ -154,7 +155,7 @@ def evaluate_parts(
 
     Raises:
         ValueError: an unknown variant, or no pairs.
-        RuntimeError: the program failed and made no mesh at all.
+        ChildProcessError: the program failed and made no mesh at all.
     """
     unknown = set(variants) - {"parts", "sentence"}
     if unknown or not variants or not pairs:
@@ -169,14 +170,22 @@ def evaluate_parts(
     for variant in variants:
         folder, lines = output / variant, [pair.line(variant) for pair in pairs]
         names = slugs(lines)
-        code = make_meshes(program, lines, folder, [*FLAGS, *options]) if program else None
+        flags = [*FLAGS, *options]
+        made = make_meshes(program, lines, folder, flags) if program else NOTHING_MADE
         rows = [
-            judge_halves(judge, folder / name, pair, color_space)
+            judge_halves(judge, folder / name, pair, color_space, made.problems.get(name))
             for name, pair in zip(names, pairs, strict=True)
         ]
         seen[variant] = rows
-        table[variant] = {**summarize(rows), "exit_code": code, "rows": [asdict(r) for r in rows]}
-        meshes = [load_mesh(folder / name)[0] for name in names]
+        table[variant] = {
+            **summarize(rows),
+            "exit_code": made.code,
+            "rows": [asdict(row) for row in rows],
+        }
+        meshes = [
+            load_mesh(folder / name, line, row.problem)[0]
+            for name, line, row in zip(names, lines, rows, strict=True)
+        ]
         notes = ["" if row.right["both"] else _seen(row) for row in rows]
         prompts = [row.prompt for row in rows]
         sheet = labelled_sheet(prompts, notes, meshes, columns=5, tile=270, color_space=color_space)
@@ -219,22 +228,31 @@ def parse_pair(text: str) -> Pair:
 
 
 def judge_halves(
-    judge: Judge, folder: Path, pair: Pair, color_space: ColorSpace = "linear"
+    judge: Judge,
+    folder: Path,
+    pair: Pair,
+    color_space: ColorSpace = "linear",
+    problem: str | None = None,
 ) -> PairRow:
     """The verdict on both halves of folder/mesh.glb, or the problem with it."""
     first, second = (caption(*target(text)) for text in (pair.first, pair.second))
-    row = PairRow(pair.text, (first, second), seconds=seconds_of(folder))
-    mesh, problem = load_mesh(folder)
+    mesh, problem = load_mesh(folder, pair.line("sentence"), problem)
     if mesh is None:
-        return PairRow(row.prompt, row.asked, seconds=row.seconds, problem=problem)
+        return PairRow(pair.text, (first, second), problem=problem)
     captions, named, likely = all_captions(), [], []
-    for side, asked in zip((pair.first_side, pair.second_side), row.asked, strict=True):
+    for side, asked in zip((pair.first_side, pair.second_side), (first, second), strict=True):
         half = cut(mesh, SIDES[side])
         verdict = None if half is None else judge_mesh(judge, half, color_space=color_space)
         named.append("nothing" if verdict is None else verdict.caption)
         chances = None if verdict is None else verdict.log_probabilities.exp()
         likely.append(0.0 if chances is None else round(chances[captions.index(asked)].item(), 4))
-    return PairRow(row.prompt, row.asked, (named[0], named[1]), (likely[0], likely[1]), row.seconds)
+    return PairRow(
+        pair.text,
+        (first, second),
+        (named[0], named[1]),
+        (likely[0], likely[1]),
+        seconds_of(folder),
+    )
 
 
 def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | None:

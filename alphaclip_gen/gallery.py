@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .evaluate_3d import evaluation_prompts, judge_folder
 from .evaluate_parts import FLAGS, Pair, judge_halves, parse_pair
-from .made_meshes import find_program, load_mesh, make_meshes, slugs, view_of
+from .made_meshes import NOTHING_MADE, find_program, load_mesh, make_meshes, slugs, view_of
 from .mesh_judges import solid_judge
 from .mini.judge import Judge
 from .show import FAINT, INK, PAPER
@@ -61,21 +61,21 @@ class Piece(NamedTuple):
 def gallery(config: Gallery, console: Console) -> list[Piece]:
     """Makes the meshes and gallery.png, and says where that is; returns what it shows."""
     prompts, pairs = evaluation_prompts(config.count), [parse_pair(text) for text in config.pairs]
+    lines = [pair.line("parts") for pair in pairs]
+    wholes = parts = NOTHING_MADE
     if not config.judge_only:
         program, options = find_program(config.program), shlex.split(config.options)
-        make_meshes(program, prompts, config.output / "prompts", options)
+        wholes = make_meshes(program, prompts, config.output / "prompts", options)
         if pairs:
-            lines = [pair.line("parts") for pair in pairs]
-            make_meshes(program, lines, config.output / "parts", [*FLAGS, *options])
+            parts = make_meshes(program, lines, config.output / "parts", [*FLAGS, *options])
     judge = Judge.from_pretrained()
     pieces = [
-        _whole(judge, config.output / "prompts" / name, prompt)
+        _whole(judge, config.output / "prompts" / name, prompt, wholes.problems.get(name))
         for name, prompt in zip(slugs(prompts), prompts, strict=True)
     ]
-    names = slugs([pair.line("parts") for pair in pairs])
     pieces += [
-        _pair(judge, config.output / "parts" / name, pair)
-        for name, pair in zip(names, pairs, strict=True)
+        _pair(judge, config.output / "parts" / name, pair, parts.problems.get(name))
+        for name, pair in zip(slugs(lines), pairs, strict=True)
     ]
     config.output.mkdir(parents=True, exist_ok=True)
     draw_gallery(pieces).save(config.output / "gallery.png")
@@ -83,18 +83,19 @@ def gallery(config: Gallery, console: Console) -> list[Piece]:
     return pieces
 
 
-def _whole(judge: Judge, folder: Path, prompt: str) -> Piece:
-    row = judge_folder(solid_judge(judge), folder, prompt)
+def _whole(judge: Judge, folder: Path, prompt: str, problem: str | None) -> Piece:
+    row = judge_folder(solid_judge(judge), folder, prompt, problem=problem)
     note = row.problem or f"{_time(row.seconds)}seen as {row.named}, {row.probability:.2f}"
-    return Piece(prompt, load_mesh(folder)[0], note)
+    return Piece(prompt, load_mesh(folder, prompt, row.problem)[0], note)
 
 
-def _pair(judge: Judge, folder: Path, pair: Pair) -> Piece:
-    row = judge_halves(judge, folder, pair)
+def _pair(judge: Judge, folder: Path, pair: Pair, problem: str | None) -> Piece:
+    row = judge_halves(judge, folder, pair, problem=problem)
     seen = zip(row.named or (), row.probability or (), strict=True)
     said = " and ".join(f"{name}, {likely:.2f}" for name, likely in seen)
     note = row.problem or f"{_time(row.seconds)}seen as {said}"
-    return Piece(pair.text.replace(" | ", ", "), load_mesh(folder)[0], note)
+    mesh = load_mesh(folder, pair.line("parts"), row.problem)[0]
+    return Piece(pair.text.replace(" | ", ", "), mesh, note)
 
 
 def _time(seconds: float | None) -> str:

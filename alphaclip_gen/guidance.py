@@ -10,6 +10,7 @@
 are prepared by `augmentation` and `backgrounds`; what most callers need of them is here too.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -20,6 +21,8 @@ from torch import Tensor
 from .augmentation import augment as augment
 from .augmentation import composite as composite
 from .backgrounds import random_backgrounds as random_backgrounds
+
+logger = logging.getLogger(__name__)
 
 LossName = Literal["auto", "cosine", "spherical", "contrastive"]
 Guide = Callable[[Tensor, Tensor | None], Tensor]
@@ -88,6 +91,8 @@ class Guidance:
         cosine_weight: of the cosine loss that is added to the contrastive one.
         scale: of the cosines in the contrastive loss and in the score; the encoder's own if None.
         same_above: see `negatives`.
+        avoid: more negatives, which the caller named one by one: those that are left out are logged
+            as a warning.
 
     Raises:
         ValueError: the prompt is empty, or "contrastive" is asked for without negatives.
@@ -102,10 +107,11 @@ class Guidance:
         cosine_weight: float = 1.0,
         scale: float | None = None,
         same_above: float = 0.97,
+        avoid: Sequence[str] = (),
     ) -> None:
         if not prompt.strip():
             raise ValueError('prompt is empty; expected a description such as "a red cone".')
-        others = [text for text in negatives if text != prompt]
+        others = [text for text in dict.fromkeys((*negatives, *avoid)) if text != prompt]
         with torch.no_grad():
             embeddings = encoder.embed_texts([prompt, *others])
         keep = embeddings @ embeddings[0] <= same_above
@@ -113,6 +119,12 @@ class Guidance:
         self.encoder = encoder
         self.embeddings = embeddings[keep]
         self.texts = [text for text, kept in zip([prompt, *others], keep, strict=True) if kept]
+        if lost := [text for text in dict.fromkeys(avoid) if text not in self.texts[1:]]:
+            logger.warning(
+                "%s can't be told from the prompt %r by this model (cosine above %g), so it is not "
+                "avoided; name something less alike.",
+                ", ".join(map(repr, lost)), prompt, same_above,
+            )  # fmt: skip
         self.cosine_weight = cosine_weight
         self.scale = encoder.logit_scale if scale is None else scale
         self.loss = _choose_loss(loss, len(self.texts) - 1)

@@ -1,7 +1,9 @@
 """Folders of meshes that a program made, one for each prompt: made, found, read, shown.
 
-The program is `nerf/optimize.py` or any that is called as `program --prompts FILE --output FOLDER`
-and writes FOLDER/<slug>/mesh.glb and result.json, skipping what is finished.
+The program is `nerf/optimize.py` or any that is called as `program --prompts FILE --output FOLDER
+--resume` and writes FOLDER/<slug>/mesh.glb and result.json, skipping what is finished and going on
+with what was interrupted. If prompts fail it ends with an exit code other than 0, and may say why
+in FOLDER/failures.json.
 """
 
 import json
@@ -13,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import trimesh
@@ -23,6 +25,22 @@ from .mini.solid_meshes import fit_unit_ball
 from .mini.splat import ColorSpace, Light, render_mesh
 
 logger = logging.getLogger(__name__)
+
+RESULT = "result.json"
+FAILURES = "failures.json"
+"""Of a program's output folder: prompts that failed in its last run, and why."""
+
+
+class Made(NamedTuple):
+    """What a run of the program has come to."""
+
+    code: int | None
+    """Its exit code; None if it did not run."""
+    problems: dict[str, str]
+    """Why the mesh of a folder does not count, by the folder's name."""
+
+
+NOTHING_MADE = Made(None, {})
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -75,32 +93,68 @@ def words(prompt: str) -> list[str]:
     return re.findall(r"[^\W_]+", prompt.lower())
 
 
-def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> int:
-    """Runs the program; returns its exit code. Its output is shown as it comes.
+def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> Made:
+    """Runs the program, which goes on where it was interrupted; its output is shown as it comes.
 
     Raises:
-        RuntimeError: it failed and there is no mesh at all, as after a wrong option.
+        ChildProcessError: it failed and there is no mesh that counts, as after a wrong option.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILURES).unlink(missing_ok=True)
     file = folder / "prompts.txt"
     file.write_text("\n".join(prompts) + "\n", encoding="utf-8")
     command = [sys.executable, str(program), "--prompts", str(file), "--output", str(folder)]
-    code = subprocess.run([*command, *flags], check=False).returncode
-    if code and not any((folder / name / "mesh.glb").is_file() for name in slugs(prompts)):
-        raise RuntimeError(
-            f"the program ended with exit code {code} and made no mesh; its message is above. "
-            f"The command was: {shlex.join([*command, *flags])}"
+    command += ["--resume", *flags]
+    code = subprocess.run(command, check=False).returncode
+    problems = _problems(prompts, folder, code)
+    if code and not any(
+        load_mesh(folder / name, prompt, problems.get(name))[0]
+        for name, prompt in zip(slugs(prompts), prompts, strict=True)
+    ):
+        raise ChildProcessError(
+            f"the program ended with exit code {code} and made no mesh that counts; its message "
+            f"is above. The command was: {shlex.join(command)}"
         )
     if code:
         logger.warning("%s ended with exit code %d; judging what is there", program.name, code)
-    return code
+    for name, problem in problems.items():
+        logger.warning("%s does not count: %s", folder / name, problem)
+    return Made(code, problems)
 
 
-def load_mesh(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
-    """The mesh of a folder with its vertex colors (no materials), or why there is none."""
+def _problems(prompts: Sequence[str], folder: Path, code: int) -> dict[str, str]:
+    """Why meshes that may be there do not count, after a run of the program.
+
+    One that failed and named no prompts has approved only of those that it made itself.
+    """
+    names = slugs(prompts)
+    if code == 0:
+        return {}
+    if (folder / FAILURES).is_file():
+        failed = json.loads((folder / FAILURES).read_text(encoding="utf-8"))
+        return {n: failed[p] for n, p in zip(names, prompts, strict=True) if p in failed}
+    begin = (folder / "prompts.txt").stat().st_mtime_ns
+    results = {name: folder / name / RESULT for name in names}
+    return {
+        name: f"of an earlier run, and this one ended with exit code {code} before it was done"
+        for name, path in results.items()
+        if path.is_file() and path.stat().st_mtime_ns < begin
+    }
+
+
+def load_mesh(
+    folder: Path, prompt: str, problem: str | None = None
+) -> tuple[trimesh.Trimesh | None, str | None]:
+    """The mesh of a folder with its vertex colors (no materials), or why there is none.
+
+    Args:
+        folder: with mesh.glb, and result.json of a run that has ended by itself.
+        prompt: the line that it was made from; a result that names another does not count.
+        problem: why the mesh does not count, if that is known.
+    """
     path = folder / "mesh.glb"
-    if not path.is_file():
-        return None, "no mesh.glb"
+    if problem := problem or _incomplete(folder, prompt):
+        return None, problem
     try:
         mesh = trimesh.load_mesh(path, skip_materials=True)
         fit_unit_ball(mesh)
@@ -109,10 +163,30 @@ def load_mesh(folder: Path) -> tuple[trimesh.Trimesh | None, str | None]:
     return mesh, None
 
 
+def _incomplete(folder: Path, prompt: str) -> str | None:
+    """What keeps a folder from being the whole result of a line of prompts; None if nothing."""
+    result, asked = result_of(folder), title(prompt)
+    if not (folder / "mesh.glb").is_file():
+        return next(iter(result.get("problems", [])), "no mesh.glb")
+    if not result:
+        return "mesh.glb without a result.json"
+    if result.get("interrupted"):
+        return f"ended early: {result.get('stopped', 'interrupted')}"
+    if result.get("prompt", asked) != asked:
+        return f"made of {result['prompt']!r}"
+    return None
+
+
+def title(line: str) -> str:
+    """What a line of prompts makes, in words: its prompt, or the texts of all its parts."""
+    prompt, *parts = (text.strip() for text in line.split("|"))
+    return prompt or " and ".join(part.partition("@")[0].strip() for part in parts)
+
+
 def result_of(folder: Path) -> dict[str, Any]:
     """What result.json of a folder holds; nothing where there is none that can be read."""
     try:
-        content = json.loads((folder / "result.json").read_text())
+        content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

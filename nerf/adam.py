@@ -1,7 +1,7 @@
 """How parameters follow their gradients: Adam, and what happens to it when a field grows."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,18 +56,28 @@ def set_rates(optimizer: torch.optim.Optimizer, settings: AdamSettings, progress
 
 
 def take_step(optimizer: torch.optim.Adam, settings: AdamSettings, progress: float) -> None:
-    """Nothing; the parameters have moved against their gradients."""
+    """Nothing; the parameters have moved against their gradients.
+
+    Raises:
+        FloatingPointError: one of them is not finite then; they and their moments are as before.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    before = [(p.detach().clone(), _moments(optimizer, p)) for p in parameters]
     for density in optimizer.param_groups[0]["params"]:
         if density.ndim == 5 and density.grad is not None:
             density.grad = smoothed(density.grad, round(settings.spread(progress)))
     if settings.scaled:
         for parameter in parameters:
             scale_to_unit(parameter)
+    optimizer.step()
+    if not all(p.isfinite().all() for p in parameters):
+        _put_back(optimizer, parameters, before)
+        raise FloatingPointError(
+            "the field is not finite after a step of the optimizer, which was taken back. Lower "
+            "adam.density_rate and adam.color_rate."
+        )
     if settings.masked:
-        _masked_step(optimizer, parameters)
-    else:
-        optimizer.step()
+        _put_back(optimizer, parameters, before, where_still=True)
 
 
 @torch.no_grad()
@@ -80,19 +90,8 @@ def scale_to_unit(parameter: nn.Parameter) -> None:
     parameter.grad.div_((squared.sum() / touched).sqrt().clamp(min=1e-20))
 
 
-@torch.no_grad()
-def _masked_step(optimizer: torch.optim.Adam, parameters: Iterable[nn.Parameter]) -> None:
-    """A step that is undone where the gradient is 0, in the parameter and in its moments."""
-    touched = [p for p in parameters if p.grad is not None]
-    before = [(p.clone(), _moments(optimizer, p)) for p in touched]
-    optimizer.step()
-    for parameter, (value, moments) in zip(touched, before, strict=True):
-        assert parameter.grad is not None
-        still = parameter.grad == 0
-        parameter.copy_(torch.where(still, value, parameter))
-        for name, moment in moments.items():
-            now = optimizer.state[parameter][name]
-            now.copy_(torch.where(still, moment, now))
+State = tuple[Tensor, dict[str, Tensor]]
+"""Copies of a parameter and of its moments."""
 
 
 def _moments(optimizer: torch.optim.Adam, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -100,6 +99,24 @@ def _moments(optimizer: torch.optim.Adam, parameter: nn.Parameter) -> dict[str, 
     state = optimizer.state.get(parameter, {})
     names = ("exp_avg", "exp_avg_sq")
     return {n: state[n].clone() if n in state else torch.zeros_like(parameter) for n in names}
+
+
+@torch.no_grad()
+def _put_back(
+    optimizer: torch.optim.Adam,
+    parameters: Sequence[nn.Parameter],
+    before: Sequence[State],
+    where_still: bool = False,
+) -> None:
+    """Nothing; parameters and moments are as before, everywhere or where the gradient is 0."""
+    for parameter, (value, moments) in zip(parameters, before, strict=True):
+        if parameter.grad is None:
+            continue
+        still = parameter.grad == 0 if where_still else torch.ones_like(value, dtype=torch.bool)
+        parameter.copy_(torch.where(still, value, parameter))
+        for name, moment in moments.items():
+            now = optimizer.state[parameter][name]
+            now.copy_(torch.where(still, moment, now))
 
 
 def grow_adam(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter) -> None:

@@ -9,9 +9,9 @@ import pickle
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, get_origin
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from warm_start import Start
 FILE = "checkpoint.pt"
 EDITION = 1
 """Of the file's layout."""
+REMEDY = "Remove it, or begin anew without --resume."
 
 
 class HasStep(Protocol):
@@ -57,10 +58,18 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> None:
-        """Nothing; field and optimizer, of the right sizes, and generator get its state."""
-        field.load_state_dict(self.field)
-        optimizer.load_state_dict(self.optimizer)
-        generator.set_state(self.generator)
+        """Nothing; field and optimizer, of the right sizes, and generator get its state.
+
+        Raises:
+            ValueError: they have other parts or sizes than the file says.
+        """
+        try:
+            field.load_state_dict(self.field)
+            optimizer.load_state_dict(self.optimizer)
+            generator.set_state(self.generator)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            message = f"{FILE} does not fit its own settings: {_first_line(error)}. {REMEDY}"
+            raise ValueError(message) from error
 
 
 def pack(checkpoint: Checkpoint) -> bytes:
@@ -71,38 +80,52 @@ def pack(checkpoint: Checkpoint) -> bytes:
     return file.getvalue()
 
 
-def unpack(data: bytes) -> Checkpoint:
+def unpack(data: bytes, path: Path = Path(FILE)) -> Checkpoint:
     """The checkpoint of a file's content, on the CPU.
 
     Raises:
-        ValueError: it is damaged, or of another edition of this program.
+        ValueError: it is damaged, or of another edition of this program; names the path.
     """
-    remedy = "Remove it, or begin anew without --resume."
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         edition = content.pop("edition")
-    except (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{FILE} can't be read: {_first_line(error)}. {remedy}") from error
-    if edition != EDITION:
-        raise ValueError(f"{FILE} is of edition {edition}; expected {EDITION}. {remedy}")
-    start = Start.from_dict(content.pop("start"))
-    return Checkpoint(**content, start=start)
+        if edition != EDITION:
+            raise ValueError(f"it is of edition {edition}; expected {EDITION}")
+        found = Checkpoint(**{**content, "start": Start.from_dict(content["start"])})
+        _check_kinds(found)
+    except (
+        *(RuntimeError, EOFError, pickle.UnpicklingError),
+        *(AttributeError, KeyError, TypeError, ValueError),  # readable, but something else
+    ) as error:
+        raise ValueError(f"{str(path)!r} can't be read: {_first_line(error)}. {REMEDY}") from error
+    return found
+
+
+def _check_kinds(checkpoint: Checkpoint) -> None:
+    for part in fields(checkpoint):
+        value, kind = getattr(checkpoint, part.name), get_origin(part.type) or part.type
+        assert isinstance(kind, type)
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise TypeError(f"its {part.name} is a {type(value).__name__}, no {kind.__name__}")
 
 
 def read(folder: Path, settings: dict) -> bytes | None:
     """The content of the folder's checkpoint, or None where there is none.
 
     Raises:
-        ValueError: it is damaged, or it belongs to other settings.
+        ValueError: it can't be read, is damaged, or belongs to other settings.
     """
+    path = folder / FILE
     try:
-        data = (folder / FILE).read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         return None
-    different = differences(settings, unpack(data).settings)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} can't be read: {error.strerror}. {REMEDY}") from error
+    different = differences(settings, unpack(data, path).settings)
     if different:
         raise ValueError(
-            f"{str(folder / FILE)!r} is of other settings: {'; '.join(different)}. Use those to "
+            f"{str(path)!r} is of other settings: {'; '.join(different)}. Use those to "
             "go on with it, give another folder with --output, or begin anew without --resume."
         )
     return data

@@ -1,7 +1,8 @@
 """Settings that can't be used, found before the work begins and named with the remedy."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import torch
@@ -14,22 +15,50 @@ from scene import check_start, open_scene
 from session import check_session
 from settings import Config, TowerSettings, parse_guide
 
+COUNTS = (
+    *("steps", "views", "split_views", "augment.copies", "tower.batch", "pictures.frames"),
+    *("warm_start.finalists", "warm_start.views", "warm_start.batch"),
+)
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(COUNTS, (1, math.inf)),
+    "resolution": (16, math.inf),
+    "seed": (0, math.inf),
+    "cameras.elevation": (-90, 90),
+    "cameras.radius": (1.01, math.inf),
+    "cameras.field_of_view": (1, 170),
+    "render.step": (0.001, 1),
+    "render.step_in_voxels": (0, 10),
+    "render.threshold": (0, 1),
+    "render.faint": (0, 1),
+    "render.margin": (0, 2),
+    "render.hidden_below": (0, 1),
+    "render.ambient": (0, 1),
+    "adam.density_rate": (0, math.inf),
+    "adam.color_rate": (0, math.inf),
+    "adam.last_rate": (0, math.inf),
+    "adam.betas": (0, 0.99999),
+    "adam.eps": (1e-12, math.inf),
+    "pictures.size": (16, 8192),
+    "pictures.elevation": (-90, 90),
+    "pictures.milliseconds": (10, math.inf),
+    "pictures.step": (0.001, 1),
+}
+"""Smallest and largest of settings, both included; a camera stands outside of the ball of radius 1
+that is rendered, and a GIF counts hundredths of a second."""
+LOW_TO_HIGH = {"cameras.elevation", "cameras.radius", "render.ambient"}
+"""Settings of two numbers, the lower one first."""
+
 
 def check(config: Config) -> None:
     """Nothing; raises ValueError for a setting that can't be used."""
     _check_texts(config)
-    least = {"steps": 1, "views": 1, "split_views": 1, "resolution": 16, "seed": 0}
-    for name, lowest in least.items():
-        if getattr(config, name) < lowest:
-            raise ValueError(f"{name} is {getattr(config, name)}; expected {lowest} or more.")
+    _check_numbers(config)
     if config.views % config.split_views:
         raise ValueError(
             f"split_views is {config.split_views}; expected a divisor of views, {config.views}."
         )
     if config.alpha not in get_args(AlphaMode):
         raise ValueError(f"alpha is {config.alpha!r}; expected one of {get_args(AlphaMode)}.")
-    if config.augment.copies < 1:
-        raise ValueError(f"augment.copies is {config.augment.copies}; expected 1 or more.")
     _check_field(config)
     _check_stages("tower.scales", config.tower.scales, "tower.grow_at", config.tower.grow_at)
     _check_tower(config.tower)
@@ -39,6 +68,31 @@ def check(config: Config) -> None:
     check_files(config.mesh, config.pictures)
     check_start(config)
     open_scene(config, torch.device("cpu"))
+
+
+def _check_numbers(config: Config) -> None:
+    for name, value in _numbers(config):
+        values = value if isinstance(value, tuple) else (value,)
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if not all(math.isfinite(one) and low <= one <= high for one in values):
+            expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+            expected = expected if name in RANGES else "finite numbers"
+            raise ValueError(f"{name} is {value}; expected {expected}.")
+        if name in LOW_TO_HIGH and list(values) != sorted(values):
+            raise ValueError(f"{name} is {value}; expected the lower number first.")
+
+
+def _numbers(settings: object, prefix: str = "") -> Iterator[tuple[str, float | tuple]]:
+    """Names and values of all settings that are numbers, those of the session left out."""
+    assert dataclasses.is_dataclass(settings)
+    for field in dataclasses.fields(settings):
+        value, name = getattr(settings, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value) and name != "session":
+            yield from _numbers(value, f"{name}.")
+        elif isinstance(value, int | float) or (
+            isinstance(value, tuple) and value and isinstance(value[0], int | float)
+        ):
+            yield name, value
 
 
 def _check_texts(config: Config) -> None:
@@ -116,8 +170,6 @@ def _check_tower(tower: TowerSettings) -> None:
         raise ValueError(
             f"tower.scales is {tower.scales}; expected numbers above 0, 1 for the tower's own size."
         )
-    if tower.batch < 1:
-        raise ValueError(f"tower.batch is {tower.batch}; expected 1 picture or more.")
 
 
 def _check_guides(texts: Sequence[str]) -> None:

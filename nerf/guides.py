@@ -1,8 +1,10 @@
 """The towers that guide a run: loading them, one guide of the prompt each, and what they say."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 from alphaclip_gen import RegionEncoder, preprocess
+from alphaclip_gen.augmentation import harden
 from alphaclip_gen.guidance import Encoder, Guidance
 from alphaclip_gen.mini.captions import all_captions
 from looks import AlphaMode, alpha_of
@@ -18,6 +21,7 @@ from parts import parse_part
 from schedule import stage
 from settings import Config, GuideSettings, TowerSettings, parse_guide, title
 
+_DIGESTS: WeakKeyDictionary[RegionEncoder, str] = WeakKeyDictionary()
 LEAST = 0.003
 """Mean opacity of a part below which a picture is not shown for it: 12 pixels of 64 x 64."""
 
@@ -98,6 +102,30 @@ def load_encoders(config: Config) -> tuple[RegionEncoder, ...]:
     return tuple(opened[key] for key in keys)
 
 
+def tower_digests(config: Config, encoders: Sequence[Encoder]) -> dict[str, str]:
+    """What tells the towers' weights apart, by their names in the settings.
+
+    Towers that are no `RegionEncoder` are left out.
+    """
+    guides = map(parse_guide, config.guidance)
+    return {
+        " ".join(name for name in (guide.model, guide.pretrained, guide.text) if name): digest(one)
+        for guide, one in zip(guides, encoders, strict=True)
+        if isinstance(one, RegionEncoder)
+    }
+
+
+def digest(encoder: RegionEncoder) -> str:
+    """The start of the SHA-256 of all weights, names included; worked out once for an encoder."""
+    if encoder not in _DIGESTS:
+        found = hashlib.sha256()
+        for name, weights in sorted(encoder.model.state_dict().items()):
+            found.update(name.encode())
+            found.update(weights.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        _DIGESTS[encoder] = found.hexdigest()[:16]
+    return _DIGESTS[encoder]
+
+
 def make_guides(config: Config, encoders: Sequence[Encoder]) -> tuple[WeightedGuide, ...]:
     """One guide of the settings' prompt for each tower; mini's world is the negatives of mini.
 
@@ -110,11 +138,12 @@ def make_guides(config: Config, encoders: Sequence[Encoder]) -> tuple[WeightedGu
 
 
 def _guide(config: Config, encoder: Encoder, settings: GuideSettings) -> WeightedGuide:
-    known = config.negatives or (all_captions() if settings.model == "mini" else ())
+    known = all_captions() if settings.model == "mini" and not config.negatives else ()
 
     def guide(text: str, avoid: Sequence[str] = ()) -> Guidance:
-        negatives = tuple(dict.fromkeys((*known, *config.avoid, *avoid)))
-        return Guidance(encoder, text, negatives, config.loss, cosine_weight=config.cosine_weight)
+        others = [other for other in config.negatives if other != text]  # a list for many prompts
+        named = (*others, *config.avoid, *avoid)
+        return Guidance(encoder, text, known, config.loss, config.cosine_weight, avoid=named)
 
     parts = [parse_part(text) for text in config.parts]
     aims = [Aim(guide(part.text, part.avoid), part.weight, part.text) for part in parts]
@@ -196,7 +225,8 @@ def _pull_of_batch(
 ) -> Pull:
     """The share that some pictures have in the losses, which are means over `count` of each aim."""
     image, opacity = image.detach().requires_grad_(), opacity.detach().requires_grad_()
-    embedding = embed(one.guide.encoder, image, alpha_of(mode, opacity), tower, progress)
+    alpha = alpha_of(mode, opacity)
+    embedding = embed(one.guide.encoder, image, alpha, tower, progress, mode == "hard")
     total, losses, score = embedding.new_zeros(()), dict.fromkeys(one.names, 0.0), 0.0
     for index in aim_of.unique().tolist():
         aim, mine = one.aimed[index], aim_of == index
@@ -211,11 +241,21 @@ def _pull_of_batch(
 
 
 def embed(
-    encoder: Encoder, image: Tensor, alpha: Tensor | None, tower: TowerSettings, progress: float
+    encoder: Encoder,
+    image: Tensor,
+    alpha: Tensor | None,
+    tower: TowerSettings,
+    progress: float,
+    hard: bool = False,
 ) -> Float[Tensor, "batch channels"]:
-    """Unit embeddings, at the tower's size that is due and in the precision that is set."""
+    """Unit embeddings, at the tower's size that is due and in the precision that is set.
+
+    With `hard`, alpha is made 0 or 1 at that size, since resizing would soften its border again.
+    """
     scale = tower.scales[stage(tower.grow_at, progress)]
     half = tower.in_bfloat16(image.device)
+    if hard and alpha is not None:
+        image, alpha = hardened(encoder, image, alpha, scale)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         if scale == 1.0:
             return encoder.embed(image, alpha).float()
@@ -225,6 +265,15 @@ def embed(
                 "RegionEncoder, or 1 only."
             )
         return embed_at(encoder, image, alpha, scaled_side(encoder, scale)).float()
+
+
+def hardened(
+    encoder: Encoder, image: Tensor, alpha: Tensor, scale: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Square pictures at the tower's size, where its side is known, with alpha of 0 or 1 there."""
+    if isinstance(encoder, RegionEncoder):
+        image, alpha = preprocess(image, alpha, scaled_side(encoder, scale), "squash")
+    return image, harden(alpha)
 
 
 def embed_at(

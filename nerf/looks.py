@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from alphaclip_gen.augmentation import augment, composite, cut_out, harden, jitter
+from alphaclip_gen.augmentation import augment, composite, cut_out, jitter
 from alphaclip_gen.backgrounds import BackgroundStyle, random_backgrounds
 
 AlphaMode = Literal["opacity", "hard", "ones"]
@@ -72,7 +72,8 @@ def looks(
 def alpha_of(
     mode: AlphaMode, opacity: Float[Tensor, "views 1 height width"]
 ) -> Float[Tensor, "views 1 height width"] | None:
-    """The alpha map that stands for a rendered opacity: itself, 0 or 1, or None for everywhere."""
-    if mode == "ones":
-        return None
-    return harden(opacity) if mode == "hard" else opacity
+    """The alpha map that stands for a rendered opacity: itself, or None for everywhere.
+
+    "hard" is made 0 or 1 later, at the tower's own size, see `guides.embed`.
+    """
+    return None if mode == "ones" else opacity

@@ -9,7 +9,7 @@ settings and the step.
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +36,7 @@ from render import (
     render_parts,
     shaded,
 )
-from scene import NOTHING, Scene, first_field, open_scene
+from scene import NOTHING, Scene, first_field, open_scene, sizes
 from schedule import stage
 from settings import Config
 from shares import WHOLE, Shares
@@ -92,6 +92,7 @@ def optimize(
     clock: Clock,
     resumed: Checkpoint | None = None,
     shares: Shares = WHOLE,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Iterator[Progress]:
     """Progress at the beginning and after each step; the field in it goes on changing.
 
@@ -102,20 +103,24 @@ def optimize(
         clock: of the seconds spent.
         resumed: goes on from here instead of from the beginning.
         shares: of each step's views.
+        before_each: of the warm start, see `best_start`.
 
     Raises:
-        FloatingPointError: a term of the loss or a gradient is not a number any more; the field is
-            still as it was at the last progress.
+        FloatingPointError: a term of the loss, a gradient or the stepped field is not a number any
+            more; the field is still as it was at the last progress.
         ValueError, FileNotFoundError: a shape or the mesh to start from can't be used.
     """
     with clock("warm start"):
         scene = open_scene(config, clock.device)
-        start = resumed.start if resumed else find_start(config, scene, guides[0], generator)
+        if resumed:
+            start = resumed.start
+        else:
+            start = find_start(config, scene, guides[0], generator, before_each)
     first = resumed.step if resumed else 0
     model, optimizer = begin(config, start, clock.device, scene)
     progress = _progress(config, max(first - 1, 0))
     if resumed:
-        model = grown(model, optimizer, _sizes(config, progress), config.adam)
+        model = grown(model, optimizer, _sizes(config, scene, progress), config.adam)
         resumed.restore(model, optimizer, generator)
     shares.agree(model.parameters())
     sharpness = config.field.sharpness(progress)
@@ -123,7 +128,7 @@ def optimize(
     for step in range(first, config.steps):
         progress = _progress(config, step)
         with clock("rendering"):
-            model = grown(model, optimizer, _sizes(config, progress), config.adam)
+            model = grown(model, optimizer, _sizes(config, scene, progress), config.adam)
             set_rates(optimizer, config.adam, progress)
         losses, score = _step(
             model, optimizer, guides, config, scene, step, generator, clock, shares
@@ -134,15 +139,21 @@ def optimize(
 
 
 def find_start(
-    config: Config, scene: Scene, one: WeightedGuide, generator: torch.Generator
+    config: Config,
+    scene: Scene,
+    one: WeightedGuide,
+    generator: torch.Generator,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Start:
     """The blob that each aim of a guide likes best; of a mesh, its mean color."""
 
     def find(aim: Aim) -> Start:
-        see = partial(embed, aim.guide.encoder, tower=config.tower, progress=0.0)
+        hard = config.alpha == "hard"
+        see = partial(embed, aim.guide.encoder, tower=config.tower, progress=0.0, hard=hard)
         return best_start(
             aim.guide, see, config.alpha, config.resolution, config.warm_start, config.field,
             config.cameras, config.render, generator, torch.device(config.device),
+            before_each=before_each,
         )  # fmt: skip
 
     whole = next((aim for aim in one.aimed if not aim.part), None)
@@ -286,7 +297,6 @@ def _progress(config: Config, step: int) -> float:
     return step / max(config.steps - 1, 1)
 
 
-def _sizes(config: Config, progress: float) -> tuple[int, int]:
+def _sizes(config: Config, scene: Scene, progress: float) -> tuple[int, int]:
     """Voxels a side of density and of color that are due."""
-    now = stage(config.field.grow_at, progress)
-    return config.field.density_sizes[now], config.field.color_sizes[now]
+    return sizes(scene, config.field, stage(config.field.grow_at, progress))

@@ -116,15 +116,15 @@ def numbers(count: int, store: "Store | None") -> Iterator[int]:
         yield number
 
 
-def hand_in(lines: list[str], place: Place, store: "Store | None") -> None:
-    """Nothing; leaves this process's lines for the first one."""
+def hand_in(failures: dict[str, str], place: Place, store: "Store | None") -> None:
+    """Nothing; leaves what failed in this process, and why, for the first one."""
     if store is not None:
-        store.set(f"lines {place.rank}", json.dumps(lines))
+        store.set(f"failures {place.rank}", json.dumps(failures))
 
 
-def collect(place: Place, store: "Store", seconds: float = 0.5) -> list[str]:
-    """The lines of every process; waits until all are handed in, looking every few `seconds`."""
-    names = [f"lines {rank}" for rank in range(place.count)]
+def collect(place: Place, store: "Store", seconds: float = 0.5) -> dict[str, str]:
+    """What failed in any process; waits until all have handed in, looking every few `seconds`."""
+    names = [f"failures {rank}" for rank in range(place.count)]
     while not store.check(names):
         time.sleep(seconds)
-    return [line for name in names for line in json.loads(store.get(name))]
+    return {what: why for name in names for what, why in json.loads(store.get(name)).items()}

@@ -1,5 +1,6 @@
 """Meshes as input: files of any kind, with colors, and the signed distance to their surface."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from grids import vertices
 from rasterize import covered
 
 SUFFIXES = {".glb", ".gltf", ".obj", ".off", ".ply", ".stl"}
+POINTS = 20_000
+"""Where colors are read on a surface, beside its vertices."""
 SIZE = 65
 """Voxels a side of signed distances."""
 ASIDE = np.array([0.00131, 0.00217, 0.00173])
@@ -59,8 +62,8 @@ def read_mesh(path: Path, argument: str) -> Painted:
         )
     try:
         raw = trimesh.load_mesh(path, process=False)
-        places, colors = np.asarray(raw.vertices), _colors(raw, path)
-        mesh = trimesh.Trimesh(places, raw.faces, process=False)
+        places, colors = _painted_places(raw, path)
+        mesh = trimesh.Trimesh(raw.vertices, raw.faces, process=False)
         mesh.merge_vertices(merge_tex=True, merge_norm=True)
     except Exception as error:  # readers of many formats raise errors of many kinds
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
@@ -130,16 +133,42 @@ def _inside(mesh: trimesh.Trimesh, size: int, aside: np.ndarray) -> np.ndarray:
     return winding.cumsum(axis=0)[:size] > 0.5
 
 
-def _colors(mesh: trimesh.Trimesh, path: Path) -> Float[np.ndarray, "vertices 3"]:
-    """sRGB colors of the vertices; gray where the file has none.
+def _painted_places(
+    mesh: trimesh.Trimesh, path: Path
+) -> tuple[Float[np.ndarray, "places 3"], Float[np.ndarray, "places 3"]]:
+    """The vertices and points spread evenly over the surface, with their sRGB colors."""
+    visual, spread = mesh.visual, _spread(mesh)
+    if isinstance(visual, trimesh.visual.TextureVisuals) and _has_picture(visual):
+        seen = np.asarray(visual.material.to_color(spread(np.asarray(visual.uv))))
+        return spread(np.asarray(mesh.vertices)), seen[:, :3] / 255
+    return spread(np.asarray(mesh.vertices)), spread(_colors(mesh, path))
 
-    A texture is looked up there. COLOR_0 of glTF is linear light; other formats hold sRGB.
+
+def _spread(mesh: trimesh.Trimesh) -> Callable[[np.ndarray], np.ndarray]:
+    """What adds to values of the vertices those of points between them, the same ones each time."""
+    areas = mesh.area_faces
+    total = areas.sum() if len(areas) else 0.0
+    if not 0 < total < np.inf:
+        return lambda values: values
+    random = np.random.default_rng(0)
+    face = random.choice(len(areas), POINTS, p=areas / total)
+    weights = random.dirichlet((1, 1, 1), POINTS)  # even over a triangle
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        between = np.einsum("pk,pkc->pc", weights, values[mesh.faces[face]])
+        return np.concatenate([values, between])
+
+    return spread
+
+
+def _colors(mesh: trimesh.Trimesh, path: Path) -> Float[np.ndarray, "vertices 3"]:
+    """sRGB colors of the vertices of a mesh without a texture; gray where the file has none.
+
+    COLOR_0 of glTF is linear light; other formats hold sRGB.
     """
     visual = mesh.visual
     gltf = path.suffix.lower() in {".glb", ".gltf"}
     if isinstance(visual, trimesh.visual.TextureVisuals):
-        if _has_picture(visual):
-            return np.asarray(visual.to_color().vertex_colors)[:, :3] / 255
         mesh = trimesh.load_mesh(path, process=False, skip_materials=True)
         plain = visual.to_color()
         visual = mesh.visual

@@ -13,17 +13,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import torch
+
 import many
 from alphaclip_gen.guidance import Encoder
-from alphaclip_gen.made_meshes import slug, slugs
-from alphaclip_gen.whole_files import make_writable
+from alphaclip_gen.made_meshes import FAILURES, slug, slugs
+from alphaclip_gen.whole_files import make_writable, write_json
 from checkpoint import step_in
 from checks import check
 from guides import load_encoders
 from many import Place
 from outputs import read_prompts
 from presets import parse_config
-from run import RunStopped, is_finished, run, summary
+from run import RunStopped, explanation, is_finished, run, summary
 from scene import check_apart
 from settings import Config, of_line, title
 from shares import PeerLost, Shares
@@ -44,10 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted before the first step; nothing to keep.", file=sys.stderr)
         return 130
-    except (RunStopped, FloatingPointError, PeerLost) as error:
-        print(f"{place.label}error: {error}", file=sys.stderr)
+    except (RunStopped, FloatingPointError, PeerLost, torch.OutOfMemoryError) as error:
+        print(f"{place.label}error: {_reason(error)}", file=sys.stderr)
         return 1
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"{place.label}error: {error}", file=sys.stderr)
         return 2
 
@@ -59,15 +61,16 @@ def _run_one(config: Config, place: Place, viewer: Viewer | None) -> int:
     if place.leads:
         make_writable(folder)
     with many.joined(place, config.split_views, config.device) as shares:
-        known = place.leads and config.session.resume and _is_there(config, folder)
+        encoders = load_encoders(config)
+        known = place.leads and config.session.resume and _is_there(config, encoders, folder)
         if shares.from_first(known):
             print(f"{place.label}{title(config)}: finished before -> {folder}")
             return 0
-        result = run(config, load_encoders(config), folder, shares, viewer, quiet=not place.leads)
+        result = run(config, encoders, folder, shares, viewer, quiet=not place.leads)
     if place.leads:
         print(f"{title(config)}: {summary(result, folder)}")
         _linger(viewer)
-    return _exit_code(result)
+    return _exit_code(result, folder)
 
 
 def _run_file(config: Config, place: Place, viewer: Viewer | None) -> int:
@@ -79,8 +82,10 @@ def _run_file(config: Config, place: Place, viewer: Viewer | None) -> int:
     names = slugs(prompts)
     output = config.output or Path("outputs")
     make_writable(output)
+    if place.leads:
+        (output / FAILURES).unlink(missing_ok=True)
     store = many.meet(place)
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     try:
         encoders = load_encoders(config)
         for number in many.numbers(len(prompts), store):
@@ -90,17 +95,17 @@ def _run_file(config: Config, place: Place, viewer: Viewer | None) -> int:
             try:
                 said = _make(one, encoders, folder, viewer, quiet=not place.leads)
             except KeyboardInterrupt:
-                failures.append(f"{prompt}: interrupted")
+                failures[prompt] = "interrupted"
                 print(f"{head}interrupted; --resume goes on.", file=sys.stderr)
                 return 130
             except Exception as error:  # one bad prompt must not cost the night's other forty
-                failures.append(f"{prompt}: {type(error).__name__}: {error}")
-                print(f"{head}{type(error).__name__}: {error}", file=sys.stderr)
+                failures[prompt] = f"{type(error).__name__}: {_reason(error)}"
+                print(head + failures[prompt], file=sys.stderr)
             else:
                 print(head + said, flush=True)
     finally:
         many.hand_in(failures, place, store)
-    return _conclude(failures, len(prompts), place, store)
+    return _conclude(failures, len(prompts), output, place, store)
 
 
 def _make(
@@ -114,46 +119,63 @@ def _make(
 
     Raises:
         KeyboardInterrupt: it was interrupted; what is done is saved.
-        RunStopped: something else ended it early; the last good state is saved.
+        RunStopped: something else ended it early, or is missing; the rest is saved.
     """
-    if _is_there(config, folder):
+    if _is_there(config, encoders, folder):
         return "finished before, skipped"
     check_apart(config.start, folder)
     make_writable(folder)
     shares = Shares(config.split_views, range(config.split_views))
     result = run(config, encoders, folder, shares, viewer, quiet)
-    if _exit_code(result):
+    if _exit_code(result, folder):
         raise KeyboardInterrupt
     return summary(result, folder)
 
 
-def _exit_code(result: dict) -> int:
+def _exit_code(result: dict, folder: Path) -> int:
     """0 for a finished run, 130 for an interrupted one.
 
     Raises:
-        RunStopped: something else ended it early; the last good state is saved.
+        RunStopped: something else ended it early, or is missing; the rest is saved.
     """
-    if result["stopped"] in ("", "interrupted"):
-        return 130 if result["stopped"] else 0
-    raise RunStopped(f"{result['stopped']} The result of step {result['steps']} is saved.")
+    lacks = explanation(result, folder)
+    if result["stopped"] == "interrupted":
+        print(lacks, end="\n" if lacks else "", file=sys.stderr)
+        return 130
+    if lacks:
+        raise RunStopped(lacks)
+    return 0
 
 
-def _is_there(config: Config, folder: Path) -> bool:
+def _reason(error: Exception) -> str:
+    """What an error says; of memory that is used up, what to do too."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return str(error)
+    return (
+        f"out of memory: {str(error).splitlines()[0]} Use less by --tower.batch 8, by "
+        "--split-views (fewer views at once) or by a smaller --resolution."
+    )
+
+
+def _is_there(config: Config, encoders: Sequence[Encoder], folder: Path) -> bool:
     """Whether the folder's result is this run's, and nothing is to be done any more."""
     session = config.session
     step = step_in(folder) if session.resume else None
     goes_on = step is not None and step < config.steps
-    return not goes_on and not session.render_only and is_finished(config, folder)
+    return not goes_on and not session.render_only and is_finished(config, encoders, folder)
 
 
-def _conclude(failures: list[str], count: int, place: Place, store: "many.Store | None") -> int:
+def _conclude(
+    failures: dict[str, str], count: int, output: Path, place: Place, store: "many.Store | None"
+) -> int:
     """Exit code; the first process waits for the others and lists what failed anywhere."""
     if not place.leads:
         return 0  # a launcher would stop the others
     if store is not None:
         failures = many.collect(place, store)
     if failures:
-        lines = [f"  {failure}" for failure in failures]
+        write_json(output / FAILURES, failures)
+        lines = [f"  {prompt}: {why}" for prompt, why in failures.items()]
         print(f"{len(failures)} of {count} prompts failed:", *lines, sep="\n", file=sys.stderr)
     return 1 if failures else 0
 

@@ -5,8 +5,9 @@
 The two of PureCLIPNeRF (Lee and Chang, Understanding Pure CLIP Guidance for Voxel Grid NeRF Models,
 arXiv 2209.15172) follow its description. Differently from there, opacity moves with color under
 every augmentation, backgrounds fill what the object leaves free and are never added to it, and
-voxels that were empty once can fill again. Two towers are a matter of --guidance, as in
---guidance B16 "B32:weight=0.5:start=0.333".
+voxels that were empty once can fill again. Their ball prior has radius 1, and here nothing beyond
+that radius is rendered: it clears only the corners of the cube, which no picture shows. Two towers
+are a matter of --guidance, as in --guidance B16 "B32:weight=0.5:start=0.333".
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What a run leaves behind: its mesh and pictures, in the formats that were asked for."""
 
 import importlib.util
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -13,12 +14,13 @@ from field import Volume
 from formats import of_mesh, write_glb, write_obj, write_ply, write_stl
 from painting import sampled_points
 from silhouettes import silhouette_iou
-from surface import extract, without_floaters
+from surface import NothingFormed, extract, without_floaters
 from texture import Texture, baked
 from turntable import (
     AnimationFormat,
     PictureSettings,
     Unprefixed,
+    VideoFailed,
     animation,
     check_animation,
     contact_sheet,
@@ -29,6 +31,10 @@ from turntable import (
 
 MeshFormat = Literal["glb", "obj", "ply", "stl", "points"]
 TEXTURED = {"glb", "obj"}
+MESHES = [*(f"mesh.{kind}" for kind in ("glb", "obj", "mtl", "png", "ply", "stl")), "points.ply"]
+"""All files that a mesh may be in."""
+PACKAGES = {"skimage": "scikit-image", "fast_simplification": "fast-simplification"}
+"""What every mesh needs, by import and by name, which the extra "3d" installs."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,12 @@ def check_files(mesh: MeshSettings, pictures: PictureSettings) -> None:
     """
     _check_known("formats", mesh.formats, MeshFormat)
     _check_known("turntable", pictures.turntable, AnimationFormat)
+    for module, package in PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            raise ValueError(
+                f"a mesh needs {package}, which is not installed. "
+                'Install it by pip install "alphaclip-gen[3d]".'
+            )
     check_animation(pictures.turntable)
     least = {"texture_size": 64, "points": 1, "faces": 4}
     for name, lowest in least.items():
@@ -84,23 +96,40 @@ def save_result_files(
 ) -> dict:
     """Figures for result.json and the names of the files, which are in the folder then.
 
-    Floaters are removed from the field first, so neither mesh nor pictures show any.
+    Floaters are removed from the field first, so neither mesh nor pictures show any. What could not
+    be made is named in "problems"; without a mesh, that of an earlier run is gone too.
     """
-    volume, floaters = without_floaters(volume, mesh.smallest_part)
-    surface = extract(volume, mesh.smallest_part, mesh.faces)
-    files = mesh_files(surface, volume, mesh) | picture_files(volume, pictures)
+    problems: list[str] = []
+    files: dict[str, bytes] = {}
+    figures: dict = {"silhouette_iou": None, "mesh": None}
+    try:
+        volume, floaters = without_floaters(volume, mesh.smallest_part)
+        surface = extract(volume, mesh.smallest_part, mesh.faces)
+    except NothingFormed as error:
+        problems.append(f"no mesh: {error}")
+        for name in MESHES:
+            (folder / name).unlink(missing_ok=True)
+    else:
+        files = mesh_files(surface, volume, mesh)
+        figures = mesh_figures(surface, volume, floaters)
+    shown, lost = picture_files(volume, pictures)
+    files |= shown
     for name, data in files.items():
         write_bytes(folder / name, data)
+    return {**figures, "problems": problems + lost, "files": list(files)}
+
+
+def mesh_figures(mesh: trimesh.Trimesh, volume: Volume, floaters: int) -> dict:
+    """What result.json says of a mesh."""
     return {
-        "silhouette_iou": round(silhouette_iou(surface, volume), 4),
+        "silhouette_iou": round(silhouette_iou(mesh, volume), 4),
         "mesh": {
-            "vertices": len(surface.vertices),
-            "faces": len(surface.faces),
-            "watertight": bool(surface.is_watertight),
-            "volume": round(float(surface.volume), 4),
+            "vertices": len(mesh.vertices),
+            "faces": len(mesh.faces),
+            "watertight": bool(mesh.is_watertight),
+            "volume": round(float(mesh.volume), 4),
             "floaters_removed": floaters,
         },
-        "files": list(files),
     }
 
 
@@ -127,19 +156,22 @@ def mesh_files(mesh: trimesh.Trimesh, volume: Volume, settings: MeshSettings) ->
     return files
 
 
-def picture_files(volume: Volume, settings: PictureSettings) -> dict[str, bytes]:
-    """The pictures' files by name: a sheet of views, and turntables of color and depth."""
+def picture_files(volume: Volume, settings: PictureSettings) -> tuple[dict[str, bytes], list[str]]:
+    """The pictures' files by name (turntables of color and depth, a sheet of views), and what is
+    missing of them."""
     color, rendering = turn_views(volume, settings)
     frames = on_white(color, rendering)
     turns = {"turntable": frames}
     if settings.depth:
         turns["depth"] = depth_pictures(rendering)
-    files = {
-        f"{name}.{kind}": animation(pictures, kind, settings.milliseconds)
-        for name, pictures in turns.items()
-        for kind in settings.turntable
-    }
-    return files | {"preview.png": contact_sheet(frames)}
+    files: dict[str, bytes] = {}
+    problems: list[str] = []
+    for (turn, pictures), kind in itertools.product(turns.items(), settings.turntable):
+        try:
+            files[f"{turn}.{kind}"] = animation(pictures, kind, settings.milliseconds)
+        except VideoFailed as error:
+            problems.append(f"no {turn}.{kind}: {error}")
+    return files | {"preview.png": contact_sheet(frames)}, problems
 
 
 def _check_known(name: str, given: tuple[str, ...], known: object) -> None:

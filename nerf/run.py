@@ -15,7 +15,7 @@ import live
 from alphaclip_gen.guidance import Encoder
 from alphaclip_gen.whole_files import write_json
 from checkpoint import Checkpoint
-from guides import WeightedGuide, describe, make_guides
+from guides import WeightedGuide, describe, make_guides, tower_digests
 from interrupts import asked_to_stop
 from loop import Clock, Progress, optimize
 from outputs import RESULT, read_result, versions
@@ -66,8 +66,8 @@ def run(
         RunStopped: the folder can't be written any more.
     """
     begin = time.perf_counter()
-    guides = make_guides(config, encoders)
-    resumed = _take_up(config, folder, shares)
+    guides, settings = make_guides(config, encoders), settings_of(config, encoders)
+    resumed = _take_up(config, settings, folder, shares)
     clock = Clock(torch.device(config.device), dict(resumed.seconds) if resumed else {})
     begin -= resumed.elapsed if resumed else 0.0
     generator = torch.Generator().manual_seed(config.seed)
@@ -75,7 +75,7 @@ def run(
     if not shares.leads:
         last, stopped = _follow(steps, [], clock)
         return {"steps": last.step, "stopped": stopped}
-    take = partial(_checkpoint, config, generator, clock, begin)
+    take = partial(_checkpoint, settings, generator, clock, begin)
     with _disk_errors(folder), ExitStack() as stack:
         # processes that share a step must not each choose where to stop
         stopping = (lambda: False) if shares.spread else stack.enter_context(asked_to_stop())
@@ -100,7 +100,7 @@ def run(
             "threads": torch.get_num_threads(),
             "bfloat16": config.tower.in_bfloat16(config.device),
             **found,
-            "settings": _as_json(config),
+            "settings": settings,
             "versions": versions(),
         }
         write_json(folder / RESULT, result)
@@ -108,7 +108,10 @@ def run(
 
 
 def save(config: Config, one: WeightedGuide, last: Progress, folder: Path) -> dict:
-    """Scores, start and figures of the mesh; the mesh and its pictures are in the folder then."""
+    """Scores, start and figures of the mesh; the mesh and its pictures are in the folder then.
+
+    Where nothing has formed, the pictures alone are.
+    """
     (folder / RESULT).unlink(missing_ok=True)
     volume = last.volume()
     found = save_result_files(folder, volume, config.mesh, config.pictures)
@@ -121,16 +124,17 @@ def save(config: Config, one: WeightedGuide, last: Progress, folder: Path) -> di
     }
 
 
-def is_finished(config: Config, folder: Path) -> bool:
-    """Whether the folder holds this prompt's result.
+def is_finished(config: Config, encoders: Sequence[Encoder], folder: Path) -> bool:
+    """Whether the folder holds this prompt's result, with all that was asked for.
 
     Raises:
         ValueError: it holds a result of another prompt or of other settings.
     """
     found = read_result(folder)
-    if found is None or found.get("interrupted"):
+    if found is None or found.get("interrupted") or found.get("problems"):
         return False
-    different = checkpoint.differences(_what(config), _what(found.get("settings", {})))
+    wanted = _what(settings_of(config, encoders))
+    different = checkpoint.differences(wanted, _what(found.get("settings", {})))
     if different:
         raise ValueError(
             f"output {str(folder)!r} holds a result of other settings: {'; '.join(different)}. "
@@ -145,29 +149,47 @@ def summary(result: dict, folder: Path) -> str:
     state = f"stopped after {result['steps']} steps" if result["stopped"] else "done"
     score = f"score {result['scores']['score']:.3f}"
     agreement = result["silhouette_iou"]
-    outline = "" if agreement >= ALIKE else f", outline only {agreement:.2f} like the render's"
+    if agreement is None:
+        outline = ", no mesh yet"
+    else:
+        outline = "" if agreement >= ALIKE else f", outline only {agreement:.2f} like the render's"
     return f"{state} in {result['seconds']:.0f} s, {score}{named}{outline} -> {folder}"
 
 
-def _what(config: Config | dict, less: Iterable[str] = PLACES) -> dict:
-    """The settings that decide what is made."""
-    settings = _as_json(config) if isinstance(config, Config) else config
-    return {key: value for key, value in settings.items() if key not in less}
+def explanation(result: dict, folder: Path) -> str:
+    """What a result lacks, why, and what to do about it; "" for a whole or interrupted one."""
+    said = [result["stopped"], *result.get("problems", [])]
+    lacks = " ".join(text for text in said if text not in ("", "interrupted"))
+    if not lacks:
+        return ""
+    kept = f"What there is of step {result['steps']} is saved, beside {folder / checkpoint.FILE}"
+    if result["stopped"]:
+        return f"{lacks} {kept}: --resume goes on from its step {checkpoint.step_in(folder)}."
+    if result["mesh"]:
+        return f"{lacks} {kept}: --render-only makes the files anew."
+    return f"{lacks} {kept}."
 
 
-def _as_json(config: Config) -> dict:
-    settings = {**dataclasses.asdict(config), "digests": digests(config)}
+def settings_of(config: Config, encoders: Sequence[Encoder]) -> dict:
+    """The settings as result.json holds them, with what tells their files and towers apart."""
+    found = {**digests(config), **tower_digests(config, encoders)}
+    settings = {**dataclasses.asdict(config), "digests": found}
     return json.loads(json.dumps(settings, default=str))
 
 
-def _take_up(config: Config, folder: Path, shares: Shares) -> Checkpoint | None:
+def _what(settings: dict, less: Iterable[str] = PLACES) -> dict:
+    """The settings that decide what is made."""
+    return {key: value for key, value in settings.items() if key not in less}
+
+
+def _take_up(config: Config, settings: dict, folder: Path, shares: Shares) -> Checkpoint | None:
     """The checkpoint to go on from; what an earlier run left of its way is gone without one."""
     data = None
     if shares.leads:
         for place in (folder, folder / live.PREVIEWS):
             checkpoint.sweep(place)
         if config.session.resume or config.session.render_only:
-            data = checkpoint.read(folder, _what(config, PLACES | FILES))
+            data = checkpoint.read(folder, _what(settings, PLACES | FILES))
         if config.session.render_only:
             _check_is_complete(data, config, folder)
         if data is None:
@@ -187,12 +209,12 @@ def _check_is_complete(data: bytes | None, config: Config, folder: Path) -> None
 
 
 def _checkpoint(
-    config: Config, generator: torch.Generator, clock: Clock, begin: float, now: Progress
+    settings: dict, generator: torch.Generator, clock: Clock, begin: float, now: Progress
 ) -> Checkpoint:
     return Checkpoint(
         step=now.step,
         start=now.start,
-        settings=_what(config, PLACES | FILES),
+        settings=_what(settings, PLACES | FILES),
         losses=now.losses,
         seconds=dict(clock.seconds),
         elapsed=time.perf_counter() - begin,

@@ -1,7 +1,7 @@
 """What a run is given beside its texts: the shapes of parts, a mesh to start from, what stays.
 
-What stays of the start is put over every volume that the field makes, so it is exact at any moment,
-and no gradient reaches the field from there.
+What stays of the start is put over every volume that the field makes, as finely as that one's grids
+are: no step moves it, and no gradient reaches the field from there.
 """
 
 import dataclasses
@@ -30,13 +30,15 @@ from parts import (
     places_in_ball,
     share_of_ball,
 )
-from settings import Config, StartSettings, parse_guide
+from settings import Config, StartSettings
 from warm_start import Start
 
 RADIUS = 0.85
 """Of the ball that a mesh is fitted into, and that parts begin in."""
 COLORS = 24
 """Voxels a side of the start's colors."""
+FINE = 12
+"""Least voxels a side of the color of a field that begins as a start."""
 EMPTY = 0.02
 """A part's shape of which the start fills less gets a blob to begin with."""
 
@@ -204,21 +206,11 @@ def mesh_of(start: Path) -> Path:
 
 
 def digests(config: Config) -> dict[str, str]:
-    """What tells the files of the settings apart, meshes and towers: the start of their SHA-256."""
+    """What tells the meshes of the settings apart: the start of their files' SHA-256."""
     places = [parse_part(text).shape for text in config.parts] + list(config.start.keep)
     files = [Path(text) for text in places if Path(text).suffix.lower() in SUFFIXES]
     files += [] if config.start.start is None else [mesh_of(config.start.start)]
-    for guide in map(parse_guide, config.guidance):
-        files += _weights(guide.model) + _weights(guide.pretrained) + _weights(guide.text)
     return {str(path): _digest(path, path.stat().st_mtime_ns) for path in dict.fromkeys(files)}
-
-
-def _weights(name: str | None) -> list[Path]:
-    """The files of a tower that lies on this disk."""
-    path = Path(name or "")
-    if name and path.is_dir():
-        return sorted(path.glob("*.safetensors"))
-    return [path] if name and path.is_file() else []
 
 
 @cache
@@ -228,6 +220,16 @@ def _digest(path: Path, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def sizes(scene: Scene, settings: FieldSettings, stage: int) -> tuple[int, int]:
+    """Voxels a side of density and of color in a stage.
+
+    A field that begins as a start is as fine in color as it will ever be, `FINE` at least, so that
+    the start's colors are not lost at once.
+    """
+    density, color = settings.density_sizes[stage], settings.color_sizes[stage]
+    return density, color if scene.body is None else max(*settings.color_sizes, FINE)
+
+
 def first_field(
     start: Start, scene: Scene, settings: FieldSettings, device: torch.device
 ) -> VoxelField:
@@ -235,7 +237,7 @@ def first_field(
 
     What the whole begins with is left out of the parts' shapes, if a blob goes there.
     """
-    size, color_size = settings.density_sizes[0], settings.color_sizes[0]
+    size, color_size = sizes(scene, settings, 0)
     density, color = _whole(start, scene, settings, device)
     spacing = 2 / (color_size - 1)
     for part, shape in zip(start.parts, scene.shapes, strict=False):  # repainting needs none
@@ -264,7 +266,7 @@ def _whole(
     start: Start, scene: Scene, settings: FieldSettings, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Logits of density and color without parts, at the first stage's sizes."""
-    size, side = settings.density_sizes[0], settings.color_sizes[0]
+    size, side = sizes(scene, settings, 0)
     if scene.body is not None:
         color = resampled(scene.body.color, side).clamp(0.02, 0.98).logit()
         return resampled(scene.body.logits(settings), size), color

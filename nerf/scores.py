@@ -11,12 +11,15 @@ from alphaclip_gen.backgrounds import random_backgrounds
 from alphaclip_gen.guidance import Guidance
 from cameras import Cameras, turntable
 from field import Volume
-from guides import LEAST, WeightedGuide
+from guides import LEAST, WeightedGuide, embed
 from looks import alpha_of
 from render import occupancy, render_parts
 from scene import NOTHING, Scene
-from settings import Config
+from settings import Config, TowerSettings
 from turntable import views
+
+FINAL = TowerSettings(precision="single")
+"""However the towers were run to guide."""
 
 
 @torch.no_grad()
@@ -61,7 +64,8 @@ def own_opacities(
 
 def _scores(guide: Guidance, image: Tensor, opacity: Tensor, config: Config) -> dict:
     """Of pictures and the opacity that is attended to."""
-    embedding = guide.encoder.embed(image, alpha_of(config.alpha, opacity.clamp(0, 1)))
+    alpha = alpha_of(config.alpha, opacity.clamp(0, 1))
+    embedding = embed(guide.encoder, image, alpha, FINAL, 0.0, config.alpha == "hard")
     scores = {
         "score": round(float(guide.score_of(embedding).mean()), 4),
         "similarity": round(float((embedding @ guide.embeddings[0]).mean()), 4),

@@ -75,7 +75,8 @@ class StartSettings:
     """A mesh of one's own, or an earlier result, in place of the warm start."""
 
     start: Annotated[Path | None, Unprefixed] = None
-    """A mesh file, or the folder of an earlier result."""
+    """A mesh file, or the folder of an earlier result. Its colors need fine ones in the field: all
+    stages have the largest of field.color_sizes, 12 at least."""
     fit: bool = True
     """Move and scale a mesh file into a ball of radius 0.85; else it is taken where it is. Results
     stay where they are."""

@@ -4,13 +4,12 @@ The frame is that of glTF: right-handed, +Y up.
 """
 
 import dataclasses
+from collections.abc import Callable
 
-import fast_simplification
 import numpy as np
 import torch
 import trimesh
 from scipy.spatial import cKDTree
-from skimage.measure import marching_cubes
 
 from cameras import Cameras
 from field import Volume
@@ -19,8 +18,16 @@ from painting import painted
 from silhouettes import all_around, best_level, scan
 
 
+class NothingFormed(ValueError):
+    """A field has no surface: it is empty, or haze."""
+
+
 def extract(
-    volume: Volume, smallest_part: float = 0.02, faces: int | None = None, fit: bool = True
+    volume: Volume,
+    smallest_part: float = 0.02,
+    faces: int | None = None,
+    fit: bool = True,
+    before_each: Callable[[], None] = lambda: None,
 ) -> trimesh.Trimesh:
     """The surface of a volume, watertight, with its normals and sRGB colors at the vertices.
 
@@ -30,16 +37,21 @@ def extract(
         faces: at most so many, see `decimated`; None keeps all.
         fit: fit the surface to the rendering's outlines, see `fitted`; a few seconds. Without it,
             the outlines agree a little less.
+        before_each: called before each stage of the work; it may raise, to stop.
 
     Raises:
-        ValueError: the field is empty or has no border.
+        NothingFormed: the field is empty or has no border.
     """
     cameras = all_around(turn=7.5)
+    before_each()
     level = automatic_level(volume, cameras)
+    before_each()
     body = fitted(volume, level, cameras) if fit else volume
+    before_each()
     mesh = largest_parts(isosurface(body, level), smallest_part)
     if faces is not None:
         mesh = decimated(mesh, faces)
+    before_each()
     return painted(mesh, body, volume)
 
 
@@ -47,12 +59,12 @@ def automatic_level(volume: Volume, cameras: Cameras) -> float:
     """The density whose solid body looks most like the rendering, see `best_level`.
 
     Raises:
-        ValueError: the field is empty.
+        NothingFormed: the field is empty.
     """
     found = scan(volume, cameras)
     largest = float(found.densest.max())
     if not largest > 1e-6:
-        raise ValueError(
+        raise NothingFormed(
             f"field is empty: the largest density that a ray meets is {largest:.2g}, expected "
             "some above 0. More steps, another seed or a lower losses.transmittance may help."
         )
@@ -63,7 +75,7 @@ def without_floaters(volume: Volume, smallest_part: float = 0.02) -> tuple[Volum
     """The volume without what lies nearest to small separate parts of its surface; their number.
 
     Raises:
-        ValueError: the field is empty or has no border.
+        NothingFormed: the field is empty or has no border.
     """
     level = automatic_level(volume, all_around(turn=7.5))
     mesh = isosurface(volume, level)
@@ -89,8 +101,10 @@ def isosurface(volume: Volume, level: float) -> trimesh.Trimesh:
     the steep density. A layer of emptiness is added around.
 
     Raises:
-        ValueError: nothing lies above the level, or everything does.
+        NothingFormed: nothing lies above the level.
     """
+    from skimage.measure import marching_cubes  # of an extra, see `check_files`
+
     logits = volume.logits[0, 0].detach().float().cpu()
     border = volume.logit_of(level)
     size = len(logits)
@@ -99,7 +113,7 @@ def isosurface(volume: Volume, level: float) -> trimesh.Trimesh:
     inside = logits.minimum(border + 20 * (1 - distance))
     xyz = np.pad(inside.permute(2, 1, 0).numpy(), 1, constant_values=border - 1)
     if not xyz.max() > border:
-        raise ValueError(
+        raise NothingFormed(
             f"field has no surface at density {level:.3g}: no voxel exceeds it. Its density may "
             "be the same everywhere; more steps or another seed may help."
         )
@@ -122,6 +136,8 @@ def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     Now and then a collapse pinches the surface. Then slightly fewer triangles are tried, ten times
     at most; if that does not help either, the mesh stays as it is.
     """
+    import fast_simplification
+
     for attempt in range(10):
         target = int(faces * 0.95**attempt)
         if target >= len(mesh.faces):

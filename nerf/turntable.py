@@ -98,6 +98,10 @@ def depth_pictures(rendering: Rendering) -> list[Image.Image]:
     return _images(color.to(opacity) * opacity + 1 - opacity)
 
 
+class VideoFailed(RuntimeError):
+    """ffmpeg made no video; the message says why."""
+
+
 def check_animation(formats: tuple[str, ...]) -> None:
     """Nothing.
 
@@ -116,6 +120,7 @@ def animation(frames: list[Image.Image], kind: AnimationFormat, milliseconds: in
 
     Raises:
         ValueError: mp4 without imageio-ffmpeg.
+        VideoFailed: see `mp4`.
     """
     check_animation((kind,))
     make = {"gif": gif, "webp": webp, "mp4": mp4}[kind]
@@ -143,7 +148,11 @@ def webp(frames: list[Image.Image], milliseconds: int) -> bytes:
 
 
 def mp4(frames: list[Image.Image], milliseconds: int) -> bytes:
-    """An H.264 video that browsers play: even sides, by a white line if need be, BT.709 colors."""
+    """An H.264 video that browsers play: even sides, by a white line if need be, BT.709 colors.
+
+    Raises:
+        VideoFailed: ffmpeg ended with an error.
+    """
     import imageio_ffmpeg
 
     width, height = (side + side % 2 for side in frames[0].size)
@@ -154,13 +163,21 @@ def mp4(frames: list[Image.Image], milliseconds: int) -> bytes:
     known = "color_primaries=bt709:color_trc=bt709:colorspace=bt709"
     colors = f"scale=out_color_matrix=bt709:out_range=tv,setparams={known}"
     codec = ["-c:v", "libx264", "-crf", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    pixels = b"".join(picture.tobytes() for picture in even)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "turn.mp4"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw]
-        command += ["-r", f"{1000 / milliseconds:g}", "-i", "-", "-vf", colors, *codec, str(path)]
-        pixels = b"".join(picture.tobytes() for picture in even)
-        subprocess.run(command, input=pixels, check=True, capture_output=True)
-        return path.read_bytes()
+        rest = ["-r", f"{1000 / milliseconds:g}", "-i", "-", "-vf", colors, *codec, str(path)]
+        try:
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *raw, *rest]
+            subprocess.run(command, input=pixels, check=True, capture_output=True)
+            return path.read_bytes()
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace").strip() or "nothing"
+            raise VideoFailed(
+                f"ffmpeg ended with exit code {error.returncode} and said: {said.splitlines()[-1]}"
+            ) from error
+        except (OSError, RuntimeError) as error:  # it is not there, or may not run
+            raise VideoFailed(f"ffmpeg can't be run: {error}") from error
 
 
 def contact_sheet(frames: list[Image.Image], columns: int = 4, rows: int = 2) -> bytes:

@@ -88,26 +88,31 @@ def best_start(
     generator: torch.Generator,
     device: torch.device,
     proportions: Sequence[Proportion] = PROPORTIONS,
+    before_each: Callable[[], None] = lambda: None,
 ) -> Start:
     """The best of all colors times all proportions, in two rounds of forward passes.
 
-    Blobs are rendered once in white; colors multiply the picture.
+    Blobs are rendered once in white; colors multiply the picture. What is called before each blob
+    and each batch may raise, to stop.
     """
     if settings.shades < 1:
         return Start(proportions[0], (0.5, 0.5, 0.5), None)
-    blobs = [
-        _blob_views(p, size, settings.views, field, cameras, light, generator, device)
-        for p in proportions
-    ]
+    blobs = []
+    for proportion in proportions:
+        before_each()
+        blobs.append(
+            _blob_views(proportion, size, settings.views, field, cameras, light, generator, device)
+        )
     colors = palette(settings.shades)
     pairs = list(itertools.product(range(len(proportions)), range(len(colors))))
 
     def scores(chosen: Sequence[tuple[int, int]], views: Sequence[int]) -> Tensor:
         jobs = [(*pair, view) for pair in chosen for view in views]
-        parts = [
-            _scores(guide, embed, alpha, blobs, colors, jobs[i : i + settings.batch], generator)
-            for i in range(0, len(jobs), settings.batch)
-        ]
+        parts = []
+        for i in range(0, len(jobs), settings.batch):
+            before_each()
+            batch = jobs[i : i + settings.batch]
+            parts.append(_scores(guide, embed, alpha, blobs, colors, batch, generator))
         return torch.cat(parts).view(len(chosen), len(views)).mean(dim=1)
 
     first = scores(pairs, [0]).topk(min(settings.finalists, len(pairs))).indices

@@ -1,5 +1,5 @@
 """What the example workflows use of ComfyUI's core and of IPAdapter_plus: declarations, and
-small stand-ins for the nodes that show and save."""
+small stand-ins for those that encode, show and save."""
 
 import sys
 from pathlib import Path
@@ -32,12 +32,6 @@ CORE = {
     "unCLIPCheckpointLoader": node("MODEL CLIP VAE CLIP_VISION", ckpt_name=(FILE,)),
     "CLIPVisionLoader": node("CLIP_VISION", clip_name=(FILE,)),
     "CLIPTextEncode": node("CONDITIONING", text=("STRING", {"multiline": True}), clip=("CLIP",)),
-    "CLIPVisionEncode": node(
-        "CLIP_VISION_OUTPUT",
-        clip_vision=("CLIP_VISION",),
-        image=("IMAGE",),
-        crop=(["center", "none"],),
-    ),
     "unCLIPConditioning": node(
         "CONDITIONING",
         conditioning=("CONDITIONING",),
@@ -83,6 +77,19 @@ CORE = {
 }
 
 
+class CLIPVisionEncode:
+    RETURN_TYPES = ("CLIP_VISION_OUTPUT",)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        wires = {"clip_vision": ("CLIP_VISION",), "image": ("IMAGE",)}
+        return {"required": {**wires, "crop": (["center", "none"],)}}
+
+    def run(self, clip_vision, image, crop):
+        return (clip_vision.encode_image(image, crop=crop == "center"),)
+
+
 class PreviewImage:
     RETURN_TYPES = ()
     FUNCTION = "run"
@@ -118,7 +125,7 @@ class PreviewAny:
 
 
 class SaveGLB:
-    """Saves a MESH; the core of 2026 takes a FILE_3D too."""
+    """Saves a MESH."""
 
     RETURN_TYPES = ()
     FUNCTION = "run"
@@ -138,5 +145,24 @@ class SaveGLB:
         return {"ui": {"3d": [path.name]}, "result": (path,)}
 
 
-CLASSES = {kind.__name__: kind for kind in (PreviewImage, SaveImage, PreviewAny, SaveGLB)}
+class SaveGLBOrFile(SaveGLB):
+    """The core's of 2026, which takes a file too."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        declared = super().INPUT_TYPES()
+        return {"required": {**declared["required"], "mesh": ("MESH,FILE_3D_GLB,FILE_3D",)}}
+
+    def run(self, mesh, filename_prefix):
+        if hasattr(mesh, "vertices"):
+            return super().run(mesh, filename_prefix)
+        folder = Path(sys.modules["folder_paths"].get_output_directory())
+        path = folder / f"{filename_prefix}_00001_.{mesh.format}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mesh.save_to(path)
+        return {"ui": {"3d": [path.name]}, "result": (path,)}
+
+
+RUNNABLE = (CLIPVisionEncode, PreviewImage, SaveImage, PreviewAny, SaveGLB)
+CLASSES = {kind.__name__: kind for kind in RUNNABLE}
 DECLARATIONS = {**CORE, **{name: declare(kind) for name, kind in CLASSES.items()}}

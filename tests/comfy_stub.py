@@ -4,8 +4,10 @@
 remembers what was asked of it. Two flavors, "0.3" and "0.20", differ where cores differ.
 """
 
+import json
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +29,10 @@ class Core:
     device: torch.device = torch.device("cpu")
     interrupt_after: int | None = None
     """How many more times a node may ask whether it shall stop."""
+    interrupt_when: Callable[[], bool] = lambda: False
     loaded: list = field(default_factory=list)
+    loaded_fully: list = field(default_factory=list)
+    """Patchers that may not be left in main memory in part."""
     progress: list = field(default_factory=list)
     """(done, total, preview) of every progress bar."""
     said: list = field(default_factory=list)
@@ -98,12 +103,16 @@ def model_management(core: Core) -> types.ModuleType:
             core.interrupt_after -= 1
             if core.interrupt_after < 0:
                 raise core.interruption
+        if core.interrupt_when():
+            raise core.interruption
 
     def load_models_gpu(patchers, memory_required=0, force_full_load=False):
         for patcher in patchers:
             patcher.model.to(patcher.load_device)
             patcher.model.device = patcher.load_device
             core.loaded.append(patcher)
+            if force_full_load:
+                core.loaded_fully.append(patcher)
 
     file = core.folder("comfy") / "model_management.py"
     return module(
@@ -332,22 +341,40 @@ class Tower(nn.Module):
         return last, between, self.visual_projection(pooled), None
 
 
-class ClipVisionModel:
-    """The core's CLIP_VISION."""
+def tower_of(config):
+    """A tower of transformers by the core's configuration, of weights to be replaced."""
+    from transformers import (
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+        SiglipVisionConfig,
+        SiglipVisionModel,
+    )
 
-    def __init__(self, theirs):
-        is_siglip = not hasattr(theirs, "visual_projection")
+    if config["model_type"] == "siglip_vision_model":
+        return SiglipVisionModel(SiglipVisionConfig(**config, vision_use_head=False))
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**config))
+
+
+class ClipVisionModel:
+    """The core's CLIP_VISION, of a file with its configuration."""
+
+    def __init__(self, json_config):
+        self.config = json.loads(Path(json_config).read_text())
+        self.model_type = self.config["model_type"]
+        is_siglip, theirs = self.model_type == "siglip_vision_model", tower_of(self.config)
         management = sys.modules["comfy.model_management"]
-        self.image_size = theirs.config.image_size
-        self.image_mean, self.image_std = (([0.5] * 3,) * 2) if is_siglip else (MEAN, STD)
-        self.model_type = "siglip_vision_model" if is_siglip else "clip_vision_model"
-        self.config = {"model_type": self.model_type}
+        self.image_size = self.config["image_size"]
+        self.image_mean = self.config.get("image_mean", MEAN)
+        self.image_std = self.config.get("image_std", STD)
         self.return_all_hidden_states = is_siglip
         self.load_device, self.dtype = management.text_encoder_device(), torch.float16
         self.model = Tower(theirs).eval()
         self.patcher = sys.modules["comfy.model_patcher"].ModelPatcher(
             self.model, self.load_device, management.text_encoder_offload_device()
         )
+
+    def load_sd(self, sd):
+        return self.model.load_state_dict(sd, strict=False)
 
     def encode_image(self, image, crop=True):
         management = sys.modules["comfy.model_management"]
@@ -386,3 +413,11 @@ def as_ipadapter(vision, image, batch_size=0):
             before = [outputs[name]] if hasattr(outputs, name) else []
             outputs[name] = torch.cat([*before, value])
     return outputs
+
+
+def ipadapter_plus_embeds(vision, image, image_negative=None, batch_size=0):
+    """Positive and negative of a "plus" adapter: a black picture, where no negative is given."""
+    if image_negative is None:
+        image_negative = torch.zeros([1, vision.image_size, vision.image_size, 3])
+    pair = (as_ipadapter(vision, pictures, batch_size) for pictures in (image, image_negative))
+    return [encoded.penultimate_hidden_states for encoded in pair]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import comfy_graph
 import pytest
+from comfy_probe import TOLERANCE
 
 import example_workflows as book
 from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
@@ -158,13 +159,30 @@ def test_regions_are_named(server, declared):
     assert "a cyan cube" in shown and shown.count(".png") == 3
 
 
-def test_an_object_is_made(server, declared):
+def small_object(declared):
+    """The workflow of Text to 3D in few steps, and the numbers of its nodes by class."""
     prompt = offline("text_to_3d_mini", declared)
-    for node in prompt.values():
-        if node["class_type"] == "AlphaCLIPTextTo3D":
-            node["inputs"] |= {"steps": 20, "frames": 4, "size": 64}
+    numbers = {node["class_type"]: number for number, node in prompt.items()}
+    prompt[numbers["AlphaCLIPTextTo3D"]]["inputs"] |= {"steps": 20, "frames": 4, "size": 64}
+    return prompt, numbers
+
+
+def test_an_object_is_made(server, declared):
+    prompt, _ = small_object(declared)
     outputs = json.dumps(server.run(prompt))
     assert ".glb" in outputs and outputs.count(".png") == 4
+
+
+def test_the_colored_file_is_saved(server, declared):
+    if "FILE_3D" not in declared["SaveGLB"]["input"]["required"]["mesh"][0].split(","):
+        pytest.skip("Save 3D Model takes no FILE_3D on this core")
+    prompt, numbers = small_object(declared)
+    inputs = prompt[numbers["SaveGLB"]]["inputs"]
+    inputs |= {"mesh": [numbers["AlphaCLIPTextTo3D"], 1], "filename_prefix": "colored/object"}
+    server.run(prompt)
+    (file,) = [path for path in server.files() if "colored" in path.parts]
+    data = file.read_bytes()
+    assert data[:4] == b"glTF" and b"COLOR_0" in data
 
 
 def test_cancel_leaves_nothing_behind(server, declared):
@@ -185,11 +203,19 @@ def test_a_subject_is_made(server, declared):
     assert ".png" in json.dumps(server.run(offline("subject_mini", declared)))
 
 
-def focused(method):
-    """Load Alpha-CLIP Vision -> Focus CLIP Vision."""
+TOWERS = {
+    "mini": {"class_type": "AlphaCLIPLoadVision", "inputs": {"model": "mini", "texts": "its own"}},
+    "clip": {"class_type": "AlphaCLIPTestTower", "inputs": {"kind": "clip"}},
+    "siglip": {"class_type": "AlphaCLIPTestTower", "inputs": {"kind": "siglip"}},
+}
+"""Ours, and the core's own of random weights."""
+
+
+def focused(method, tower="mini"):
+    """A tower -> Focus CLIP Vision."""
     return {
         "1": {"class_type": "AlphaCLIPExamplePicture", "inputs": {"picture": "scene.png"}},
-        "2": {"class_type": "AlphaCLIPLoadVision", "inputs": {"model": "mini", "texts": "its own"}},
+        "2": TOWERS[tower],
         "3": {
             "class_type": "AlphaCLIPRegionFromBox",
             "inputs": {
@@ -217,12 +243,37 @@ def test_a_focused_tower_goes_through_the_cores_encoder(server, method):
     assert "6" in server.run(prompt)
 
 
-@pytest.mark.parametrize("method", ["alpha weights", "training-free"])
-def test_both_ways_to_encode_agree(server, method):
+def said(server, prompt, number):
+    """The numbers that a node of comfy_probe.py shows."""
+    return json.loads(server.run(prompt)[number]["text"][0])
+
+
+@pytest.mark.parametrize(
+    ("tower", "method"),
+    [
+        ("mini", "alpha weights"),
+        ("mini", "training-free"),
+        ("clip", "training-free"),
+        ("siglip", "training-free"),
+    ],
+)
+def test_both_ways_to_encode_agree_with_the_library(server, tower, method):
     """`encode_image`, and `.patcher` with `.model(...)` as IPAdapter_plus does, on this core."""
-    inputs = {"clip_vision": ["4", 0], "plain": ["2", 0], "image": ["1", 0]}
-    prompt = focused(method) | {"5": {"class_type": "AlphaCLIPTestProbe", "inputs": inputs}}
-    (found,) = server.run(prompt)["5"]["text"]
-    found = json.loads(found)
-    assert found["between the ways"] < 1.2e-3
-    assert found["by the region"] > 0.05
+    inputs = {"clip_vision": ["4", 0], "plain": ["2", 0], "image": ["1", 0], "mask": ["3", 0]}
+    prompt = focused(method, tower) | {"5": {"class_type": "AlphaCLIPTestProbe", "inputs": inputs}}
+    found = said(server, prompt, "5")
+    assert found["between the ways"] < TOLERANCE
+    assert found.get("from the library", 0) < TOLERANCE
+    assert found["of black"] < TOLERANCE and found["by the region"] > 0.02
+
+
+@pytest.mark.parametrize("tower", ["clip", "siglip"])
+def test_the_heat_of_the_cores_own_tower_is_the_librarys(server, tower):
+    wires = {"image": ["1", 0], "clip_vision": ["2", 0], "focus_mask": ["3", 0]}
+    settings = {"strength": 1.0, "invert": False, "method": "training-free", "text": ""}
+    inputs = {"plain": ["2", 0], "image": ["1", 0], "mask": ["3", 0], "heat": ["5", 1]}
+    prompt = focused("training-free", tower) | {
+        "5": {"class_type": "AlphaCLIPAttentionMap", "inputs": wires | settings},
+        "6": {"class_type": "AlphaCLIPTestHeat", "inputs": inputs},
+    }
+    assert said(server, prompt, "6")["from the library"] < TOLERANCE

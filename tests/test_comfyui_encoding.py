@@ -1,21 +1,25 @@
 """Towers loaded from files, regions encoded, and where they look, by the nodes."""
 
+import dataclasses
+import json
 import logging
 from pathlib import Path
 
 import comfy_stub as stub
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from comfy_probe import core_vision
+from transformers import CLIPTextConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from alphaclip_gen import RegionEncoder, alpha_from_box, as_image, export, load_tower
-from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS
+from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, host, vision_files
 from alphaclip_gen.comfyui.encoding import encode_region, framed, normalized, preview
 from alphaclip_gen.comfyui.looking import heated, look_at
 from alphaclip_gen.comfyui.masks import as_comfy_image, as_comfy_mask, reference
 from alphaclip_gen.comfyui.vision import CoreTower, encoder_of, load_vision
 from alphaclip_gen.comfyui.widgets import GEOMETRIES, IMAGE_EMBEDS, TOKENS
 from alphaclip_gen.framing import preprocess
+from alphaclip_gen.recognition import Checkpoint
 from alphaclip_gen.vision import (
     AlphaCLIPVisionConfig,
     AlphaCLIPVisionModelWithProjection,
@@ -112,6 +116,56 @@ def test_a_text_tower_of_another_file(core, published, tmp_path):
     )
     with pytest.raises(ValueError, match=r"texts: .* has 128 channels, .* has 16; expected the"):
         load_vision("clip_tiny.pth", "whole/model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"model_type": "clip_vision_model", "hidden_size": 64, "patch_size": 16},
+        {"model_type": "clip", "vision_config": {"num_hidden_layers": 3}},
+        {"model_type": "siglip_vision_model"},
+        {"architectures": ["Other"]},
+    ],
+)
+def test_a_stray_configuration_is_not_obeyed(core, tmp_path, caplog, stray):
+    """The folder is flat: what lies beside a file may be another model's."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=2,
+        image_size=32, patch_size=8, projection_dim=16, hidden_act="gelu",
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / "saved")
+    folder = core.folder("models", "clip_vision")
+    (tmp_path / "saved" / "model.safetensors").rename(folder / "plain.safetensors")
+    alone = load_vision("plain.safetensors").model.clip
+    (folder / "config.json").write_text(json.dumps(stray))
+    with caplog.at_level(logging.WARNING):
+        beside = load_vision("plain.safetensors").model.clip
+    assert "config.json lies beside" in caplog.text and beside.config == alone.config
+    (tmp_path / "saved" / "config.json").rename(folder / "config.json")
+    caplog.clear()
+    own = load_vision("plain.safetensors").model.clip
+    assert "lies beside" not in caplog.text and own.config.hidden_act == "gelu"
+
+
+def test_a_stray_vocabulary_is_not_obeyed(core, monkeypatch, tmp_path):
+    """A tower of CLIP's words reads them by CLIP's tokenizer, which the core brings."""
+    mini = RegionEncoder.from_pretrained("mini")
+    mini.tokenizer.save_pretrained(tmp_path)
+    clips, read = mini.tokenizer, []
+    monkeypatch.setattr(
+        vision_files.CLIPTokenizer, "from_pretrained", lambda place: read.append(place) or clips
+    )
+    texts = CLIPTextConfig()
+    clip = Checkpoint("whole", "transformers", {}, AlphaCLIPVisionConfig(), texts, None, tmp_path)
+    assert vision_files.tokenizer_of(clip) is clips and read == [host.clip_words()]
+    (tmp_path / "tokenizer.json").write_text("[")
+    assert vision_files.tokenizer_of(clip) is clips
+    ours = dataclasses.replace(clip, text=CLIPTextConfig(vocab_size=len(mini.tokenizer)))
+    with pytest.raises(ValueError, match="cannot be read"):
+        vision_files.tokenizer_of(ours)
+    mini.tokenizer.save_pretrained(tmp_path)
+    assert len(vision_files.tokenizer_of(ours)) == len(mini.tokenizer)
 
 
 def test_mini_is_the_librarys_mini(vision, scene, sphere):
@@ -227,7 +281,7 @@ def test_the_cores_own_tower_and_its_normalization(core, scene, sphere):
         hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
         image_size=32, patch_size=8, projection_dim=16,
     )  # fmt: skip
-    vision = stub.ClipVisionModel(CLIPVisionModelWithProjection(config).eval())
+    vision = core_vision(CLIPVisionModelWithProjection(config).eval())
     squares, _ = preprocess(scene, None, 32, "center")
     with torch.no_grad():
         theirs = vision.encode_image(as_comfy_image(squares))
@@ -293,7 +347,7 @@ def test_the_cores_tower_has_a_heat_map_under_inference_mode(core, scene, sphere
             hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
             image_size=32, patch_size=8, projection_dim=16,
         )  # fmt: skip
-        vision = stub.ClipVisionModel(CLIPVisionModelWithProjection(config).eval())
+        vision = core_vision(CLIPVisionModelWithProjection(config).eval())
         heat = look_at(vision, scene, sphere)
     assert heat.shape == (1, 1, 224, 224)
     assert (heat * sphere).sum() / heat.sum() > sphere.mean()

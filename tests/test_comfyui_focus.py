@@ -4,12 +4,7 @@ import comfy_stub as stub
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import (
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
+from comfy_probe import TINY, TOLERANCE, core_vision, tiny_tower
 
 from alphaclip_gen import to_stock
 from alphaclip_gen.attention_focus import focus_attention
@@ -20,15 +15,6 @@ from alphaclip_gen.processor import AlphaCLIPImageProcessor
 from alphaclip_gen.vision import AlphaCLIPVisionConfig, AlphaCLIPVisionModelWithProjection
 
 MEAN, STD = stub.MEAN, stub.STD
-TOLERANCE = 1.2e-3  # half-precision weights, as the core keeps them
-TINY = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
 
 
 @pytest.fixture(params=["0.3", "0.20"])
@@ -42,18 +28,6 @@ def alpha_tower():
     tower = AlphaCLIPVisionModelWithProjection(config).eval()
     torch.nn.init.normal_(tower.vision_model.embeddings.patch_embedding_alpha.weight, std=0.3)
     return tower.requires_grad_(False)
-
-
-def stock(kind, scale=4):
-    """A tower of transformers, its weights rounded to half precision as the core keeps them."""
-    torch.manual_seed(1)
-    if kind == "siglip":
-        tower = SiglipVisionModel(SiglipVisionConfig(**TINY, vision_use_head=False))
-    else:
-        tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**TINY, projection_dim=16))
-    for parameter in tower.parameters():
-        parameter.data = (scale * parameter.data).half().float()
-    return tower.eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -186,13 +160,47 @@ def test_ipadapters_black_picture_is_seen_whole(vision, alpha, method):
     )
 
 
+@pytest.mark.parametrize("method", ["auto", "training-free", "crop", "blur"])
+@pytest.mark.parametrize("batch_size", [0, 2])
+def test_ipadapter_with_one_region_each(vision, image, alpha, method, batch_size):
+    """Its positive has a region for each picture, its negative is of one black picture."""
+    focused = focus_vision(vision, torch.cat([alpha, 1 - alpha]), method)
+    positive, negative = stub.ipadapter_plus_embeds(focused, image, batch_size=batch_size)
+    assert torch.equal(negative, stub.ipadapter_plus_embeds(vision, image)[1])
+    for number, region in enumerate((alpha, 1 - alpha)):
+        one = image[number : number + 1]
+        alone, _ = stub.ipadapter_plus_embeds(focus_vision(vision, region, method), one)
+        torch.testing.assert_close(positive[number : number + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_negative_with_a_picture_has_the_region_too(vision, image, alpha):
+    """So it is documented: Encode Region gives a negative without region."""
+    noise = torch.rand(1, 40, 60, 3, generator=torch.Generator().manual_seed(3))
+    focused = focus_vision(vision, alpha)
+    _, negative = stub.ipadapter_plus_embeds(focused, image, noise)
+    _, whole = stub.ipadapter_plus_embeds(vision, image, noise)
+    assert (negative - whole).norm() > 0.01 * whole.norm()
+    pair = focus_vision(vision, torch.cat([alpha, 1 - alpha]))
+    with pytest.raises(ValueError, match=r"holds 2 regions and there are 1 pictures"):
+        stub.ipadapter_plus_embeds(pair, image, noise)
+
+
+@pytest.mark.parametrize("method", ["auto", "crop"])
+def test_pictures_of_one_color_need_no_regions_of_their_own(vision, alpha, method):
+    """Also where resizing to 8 bit leaves two neighboring grays."""
+    three = torch.cat([alpha, 1 - alpha, alpha])
+    gray = torch.full((1, 40, 60, 3), 0.5)
+    found = focus_vision(vision, three, method).encode_image(gray).image_embeds
+    assert torch.equal(found, vision.encode_image(gray).image_embeds)
+
+
 # Training-free, on the core's own towers
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_the_cores_tower_focuses_as_the_librarys_does(core, image, alpha, kind):
-    theirs = stock(kind)
-    vision = stub.ClipVisionModel(theirs)
+    theirs = tiny_tower(kind)
+    vision = core_vision(theirs)
     focused = focus_vision(vision, alpha)
     pixel_values = stub.clip_preprocess(image, 32, vision.image_mean, vision.image_std)
     stored = as_core_frames(alpha, 32).expand(2, -1, -1, -1) - 1
@@ -224,7 +232,7 @@ def test_training_free_focus_of_our_own_tower(vision, image, alpha):
 
 
 def test_hooks_are_gone_after_a_failure(core, image, alpha):
-    vision = stub.ClipVisionModel(stock("clip"))
+    vision = core_vision(tiny_tower("clip"))
     focused = focus_vision(vision, alpha)
     with pytest.raises(RuntimeError):
         focused.model(pixel_values=torch.rand(1, 3, 40, 40))
@@ -237,7 +245,7 @@ def test_hooks_are_gone_after_a_failure(core, image, alpha):
 @pytest.mark.parametrize(("method", "change"), [("crop", crop_to_region), ("blur", blur_outside)])
 @pytest.mark.parametrize("kind", ["ours", "core"])
 def test_changed_pictures(core, vision, image, alpha, method, change, kind):
-    vision = vision if kind == "ours" else stub.ClipVisionModel(stock("clip", scale=1))
+    vision = vision if kind == "ours" else core_vision(tiny_tower("clip", scale=1))
     focused = focus_vision(vision, alpha, method)
     changed = change(image.movedim(-1, 1), alpha.expand(2, -1, -1, -1)).movedim(1, -1)
     torch.testing.assert_close(
@@ -255,19 +263,28 @@ def test_changed_pictures(core, vision, image, alpha, method, change, kind):
 # The object
 
 
-def test_results_are_remembered_and_cannot_be_spoiled(vision, image, alpha):
-    focused, calls = focus_vision(vision, alpha), []
-    handle = vision.model.clip.register_forward_pre_hook(lambda *_: calls.append(1))
+@pytest.mark.parametrize("method", ["alpha weights", "training-free", "crop", "blur"])
+def test_results_are_remembered_and_cannot_be_spoiled(vision, image, alpha, method):
+    focused, calls = focus_vision(vision, alpha, method), []
     counted = vision.model.vision_model.register_forward_pre_hook(lambda *_: calls.append(1))
-    first = focused.encode_image(image).image_embeds
-    kept = first.clone()
-    first.zero_()
-    assert torch.equal(focused.encode_image(image).image_embeds, kept)
-    assert len(calls) == 1
-    focused.encode_image(image * 0.5)
-    assert len(calls) == 2
-    handle.remove()
+    for encode in (focused.encode_image, lambda image: stub.as_ipadapter(focused, image)):
+        calls.clear()
+        first = encode(image).image_embeds
+        kept = first.clone()
+        first.zero_()
+        assert torch.equal(encode(image).image_embeds, kept) and len(calls) == 1
+        encode(image * 0.5)
+        assert len(calls) == 2
     counted.remove()
+
+
+def test_our_towers_are_never_on_the_device_in_part(core, vision, image, alpha):
+    """IPAdapter lets the core choose how much it moves; layers of ours do not fetch the rest."""
+    stub.as_ipadapter(focus_vision(vision, alpha), image)
+    assert core.loaded_fully == [vision.patcher]
+    core.loaded_fully.clear()
+    stub.as_ipadapter(focus_vision(core_vision(tiny_tower("clip")), alpha), image)
+    assert core.loaded_fully == []
 
 
 def test_inputs_are_not_modified(vision, image, alpha):
@@ -290,7 +307,7 @@ def test_other_packs_find_the_towers_parts(core, vision, alpha):
     """Some read sizes off the model's weights, by the core's names."""
     for focused in (
         focus_vision(vision, alpha),
-        focus_vision(stub.ClipVisionModel(stock("clip")), alpha),
+        focus_vision(core_vision(tiny_tower("clip")), alpha),
     ):
         assert focused.model.vision_model.embeddings.position_embedding.weight.shape[0] == 17
         assert focused.image_size == 32 and len(focused.image_mean) == 3
@@ -309,7 +326,7 @@ def test_all_hidden_states_as_siglip_wants_them(vision):
 
 
 def test_what_a_tower_cannot_do_is_said(core, vision, alpha):
-    plain = stub.ClipVisionModel(stock("clip"))
+    plain = core_vision(tiny_tower("clip"))
     assert (chosen(vision, "auto"), chosen(plain, "auto")) == ("alpha weights", "training-free")
     with pytest.raises(ValueError, match="'alpha weights' needs a tower that was trained with"):
         focus_vision(plain, alpha, "alpha weights")

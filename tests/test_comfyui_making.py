@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alphaclip_gen import RegionEncoder, as_image
-from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, pipeline_folders
+from alphaclip_gen.comfyui import NODE_CLASS_MAPPINGS, installed, pipeline_folders
 from alphaclip_gen.comfyui import image_to_3d as shap_e
 from alphaclip_gen.comfyui import subject as subjects
 from alphaclip_gen.comfyui.masks import as_comfy_image
@@ -149,6 +149,16 @@ def test_pipelines_of_another_kind_are_not_offered_and_refused(core, subject, sc
         subject(scene, mask, model="wan")
 
 
+def test_folders_are_not_searched_to_the_bottom(core, blip_folder):
+    """A cache of the Hub is as deep as pipelines lie; a link may lead round in circles."""
+    models = core.folder("models", "diffusers")
+    (models / "round").symlink_to(models)
+    for place in ("cache/snapshots", "a/b/c"):
+        (core.folder("models", "diffusers", *place.split("/")) / "tiny").symlink_to(blip_folder)
+    found = pipeline_folders.names(pipeline_folders.BLIP_DIFFUSION)
+    assert found == ["cache/snapshots/tiny"]
+
+
 # Image to 3D
 
 
@@ -224,6 +234,12 @@ def test_image_to_3d_can_be_cancelled_and_leaves_the_pipeline_whole(core, shape,
     shape(scene, mask)
 
 
+def test_an_older_transformers_is_said(core, shape, scene, mask, monkeypatch):
+    monkeypatch.setattr(installed, "version", lambda name: "5.14.1")
+    with pytest.raises(ImportError, match=r"needs transformers>=5.21,<6 \(here: 5.14.1\). Install"):
+        shape(scene, mask)
+
+
 def test_only_our_towers_go_into_shap_e(core, shape, scene, mask):
     vision = SimpleNamespace(model=torch.nn.Linear(1, 1))
     with pytest.raises(ValueError, match="clip_vision is ComfyUI's own"):
@@ -255,8 +271,16 @@ def test_text_to_3d_shows_the_object_growing(core):
     assert picture.getextrema() != ((255, 255),) * 3
 
 
+def test_text_to_3d_can_be_cancelled_before_the_first_step(core):
+    """While it looks for a blob to begin with; eight of them are drawn first."""
+    core.interrupt_after = 12
+    with pytest.raises(core.interruption):
+        node("TextTo3D").run("a red cone", **SMALL)
+    assert core.progress == [] and not files(core)
+
+
 def test_text_to_3d_can_be_cancelled_at_every_step(core):
-    core.interrupt_after = 2
+    core.interrupt_when = lambda: len(core.progress) == 2
     with pytest.raises(core.interruption):
         node("TextTo3D").run("a red cone", **SMALL)
     assert [value for value, *_ in core.progress] == [0, 1] and not files(core)
@@ -264,10 +288,25 @@ def test_text_to_3d_can_be_cancelled_at_every_step(core):
 
 def test_text_to_3d_can_be_cancelled_after_the_last_step_too(core):
     """While the turntable is drawn, view by view."""
-    core.interrupt_after = 5
+    core.interrupt_when = lambda: len(core.progress) == 4
     with pytest.raises(core.interruption):
         node("TextTo3D").run("a red cone", **SMALL)
     assert [value for value, *_ in core.progress] == [0, 1, 2, 3] and not files(core)
+
+
+def test_text_to_3d_can_be_cancelled_while_the_mesh_is_made(core, monkeypatch):
+    surface, done = program("nerf").surface, []
+    for name in ("automatic_level", "fitted", "painted"):
+        kept = getattr(surface, name)
+        monkeypatch.setattr(
+            surface, name, lambda *given, name=name, kept=kept: done.append(name) or kept(*given)
+        )
+    for last in ("automatic_level", "fitted"):
+        done.clear()
+        core.interrupt_when = lambda last=last: done[-1:] == [last]
+        with pytest.raises(core.interruption):
+            node("TextTo3D").run("a red cone", **SMALL)
+        assert done[-1] == last and not files(core)
 
 
 def test_a_given_tower_guides_without_being_changed(core):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import trimesh
 
 import presets
-from alphaclip_gen import RegionEncoder, evaluate_3d, made_meshes, mesh_judges
+from alphaclip_gen import RegionEncoder, cli, evaluate_3d, made_meshes, mesh_judges
 from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
@@ -24,10 +25,12 @@ parser.add_argument("--prompts", type=Path, required=True)
 parser.add_argument("--output", type=Path, required=True)
 parser.add_argument("--alpha", default="opacity")
 parser.add_argument("--skip", default="")
+parser.add_argument("--refuse", default="")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--views", type=int, default=6)
 parser.add_argument("--augment.copies", dest="copies", type=int, default=1)
 arguments = parser.parse_known_args()[0]
+assert "--resume" in sys.argv
 assert "--no-such-option" not in sys.argv, sys.exit(2)
 made = Path(__file__).parent / "made"
 with open(Path(__file__).parent / "calls.txt", "a") as calls:
@@ -37,11 +40,16 @@ for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
     folder = arguments.output / name
     if name == arguments.skip:
         sys.exit(3)
+    if name == arguments.refuse:
+        failures = {prompt: "ValueError: a result of other settings: seed is 1 there, 0 here"}
+        (arguments.output / "failures.json").write_text(json.dumps(failures))
+        continue
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(made / arguments.alpha / f"{name}.glb", folder / "mesh.glb")
     settings = {"views": arguments.views, "augment": {"copies": arguments.copies}}
     result = {"seconds": 10.0 + number, "settings": settings}
     (folder / "result.json").write_text(json.dumps(result))
+sys.exit(1 if arguments.refuse else 0)
 """
 PROMPTS = ["a red sphere", "a green cube", "a blue torus", "a brown cone"]
 
@@ -121,8 +129,70 @@ def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Pat
     assert "No mesh: a blue torus, a brown cone." in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_a_mesh_that_the_program_refuses_does_not_count(
+    program: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there, of an earlier evaluation with other settings; the next run may make it."""
+    output, options = tmp_path / "out", ["--refuse", "a-green-cube"]
+    evaluate_text_to_3d(program, PROMPTS, output, ["masked"])
+    part = evaluate_text_to_3d(program, PROMPTS, output, ["masked"], options=options)["masked"]
+    assert part["exit_codes"] == [1] and part["caption"]["rate"] == 0.75
+    assert "other settings: seed is 1 there, 0 here" in part["rows"][1]["problem"]
+    assert part["rows"][1]["seconds"] is None and part["missing"] == ["a green cube"]
+    assert "a-green-cube does not count: ValueError: a result of other" in caplog.text
+    again = evaluate_text_to_3d(program, PROMPTS, output, ["masked"])
+    assert again["masked"]["caption"]["rate"] == 1
+
+
+def test_meshes_of_before_do_not_count_where_the_program_broke_down(
+    program: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    evaluate_text_to_3d(program, PROMPTS, output, ["masked"])
+    for path in output.glob("masked/*/*/result.json"):
+        os.utime(path, (1, 1))
+    options = ["--skip", "a-blue-torus"]
+    part = evaluate_text_to_3d(program, PROMPTS, output, ["masked"], options=options)["masked"]
+    assert part["missing"] == PROMPTS[2:]
+    assert "of an earlier run, and this one ended with exit code 3" in part["rows"][2]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (None, "mesh.glb without a result.json"),
+        ({"interrupted": True, "stopped": "interrupted"}, "ended early: interrupted"),
+        ({"prompt": "a blue cone"}, "made of 'a blue cone'"),
+        ({"prompt": "a red cone", "problems": ["no turntable.mp4: ffmpeg"]}, None),
+    ],
+)
+def test_only_whole_results_of_the_prompt_count(
+    result: dict | None, problem: str | None, tmp_path: Path
+) -> None:
+    painted("cone", COLORS["red"]).export(tmp_path / "mesh.glb")
+    if result is not None:
+        (tmp_path / "result.json").write_text(json.dumps(result))
+    mesh, said = made_meshes.load_mesh(tmp_path, "a red cone")
+    assert said == problem and (mesh is None) == (problem is not None)
+
+
+def test_what_a_line_of_prompts_makes() -> None:
+    assert made_meshes.title("a snowman | a red cone @ top 0.4") == "a snowman"
+    assert made_meshes.title("| a red cone @ top | a cube @ bottom") == "a red cone and a cube"
+
+
+def test_a_program_that_fails_is_told_on_the_command_line(
+    program: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    command = ["evaluate", "text-to-3d", "--program", str(program), "--count", "1"]
+    command += ["--output", str(tmp_path / "out"), "--options=--no-such-option"]
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(command)
+    assert "error: the program ended with exit code 2" in capsys.readouterr().err
+
+
 def test_program_that_makes_nothing_is_an_error(program: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"exit code 2 and made no mesh.*--no-such-option"):
+    with pytest.raises(ChildProcessError, match=r"exit code 2 and made no mesh.*--no-such-option"):
         evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", options=["--no-such-option"])
 
 
@@ -141,6 +211,7 @@ def test_colors_of_the_meshes_are_read_as_asked(tmp_path: Path) -> None:
     folder = tmp_path / "masked" / "seed-0" / "a-brown-cube"
     folder.mkdir(parents=True)
     painted("cube", COLORS["brown"]).export(folder / "mesh.glb")
+    (folder / "result.json").write_text('{"prompt": "a brown cube"}')
     rates = {
         space: evaluate_text_to_3d(None, ["a brown cube"], tmp_path, ["masked"], color_space=space)
         for space in ("srgb", "linear")
@@ -153,6 +224,7 @@ def test_broken_mesh_counts_as_wrong(tmp_path: Path) -> None:
     folder = tmp_path / "masked" / "seed-0" / "a-red-cone"
     folder.mkdir(parents=True)
     (folder / "mesh.glb").write_bytes(b"no mesh at all")
+    (folder / "result.json").write_text('{"seconds": 3}')
     table = evaluate_text_to_3d(None, ["a red cone"], tmp_path, ["masked"])
     assert table["masked"]["missing"] == ["a red cone"]
     assert table["masked"]["rows"][0]["problem"].startswith("unreadable mesh.glb")
@@ -170,6 +242,7 @@ def test_vertex_colors_are_seen_beside_a_material(tmp_path: Path) -> None:
 
     scene = trimesh.Scene(painted("cube", COLORS["red"]))
     (folder / "mesh.glb").write_bytes(scene.export(None, "glb", tree_postprocessor=with_material))
+    (folder / "result.json").write_text('{"prompt": "a red cube"}')
     table = evaluate_text_to_3d(None, ["a red cube"], tmp_path, ["masked"], color_space="srgb")
     assert table["masked"]["caption"]["rate"] == 1
 

@@ -27,6 +27,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--prompts", type=Path, required=True)
 parser.add_argument("--output", type=Path, required=True)
 parser.add_argument("--preset")
+parser.add_argument("--resume", action="store_true")
 arguments = parser.parse_args()
 here = Path(__file__).parent
 with open(here / "calls.txt", "a") as calls:

@@ -11,7 +11,7 @@ from test_evaluate_parts import pair_mesh
 from alphaclip_gen import gallery as program
 from alphaclip_gen.evaluate_parts import parse_pair
 from alphaclip_gen.gallery import Gallery, Piece, draw_gallery, gallery
-from alphaclip_gen.made_meshes import slug
+from alphaclip_gen.made_meshes import Made, slug
 from alphaclip_gen.mesh_judges import target
 from alphaclip_gen.mini.captions import COLORS
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
@@ -50,11 +50,18 @@ def test_every_object_is_named_and_shown(made: Path) -> None:
 
 
 def test_the_program_makes_prompts_and_parts_apart(made: Path, monkeypatch) -> None:
-    calls = []
-    monkeypatch.setattr(program, "make_meshes", lambda *call: calls.append(call[1:]))
+    calls, refused = [], {"a-red-sphere": "ValueError: of other settings"}
+
+    def make(*call) -> Made:
+        calls.append(call[1:])
+        return Made(1, refused)
+
+    monkeypatch.setattr(program, "make_meshes", make)
     config = Gallery(made, count=1, pairs=(PAIR,), program=made / "result", options="--steps 9")
     (made / "result").touch()
-    gallery(config, Console(quiet=True))
+    sphere, pair = gallery(config, Console(quiet=True))
+    assert sphere.mesh is None and sphere.note == "ValueError: of other settings"
+    assert pair.mesh is not None
     assert calls == [
         (["a red sphere"], made / "prompts", ["--steps", "9"]),
         ([f"| {PAIR}"], made / "parts", ["--preset", "parts", "--steps", "9"]),

@@ -140,8 +140,16 @@ def test_score_is_a_probability_with_negatives_and_a_cosine_without() -> None:
     assert score == pytest.approx(math.exp(5) / (math.exp(5) + 2), abs=1e-4)
 
 
-def test_negatives_that_say_the_same_are_left_out() -> None:
+def test_negatives_that_say_the_same_are_left_out(caplog) -> None:
     assert Guidance(RegionColor(), "red", ["red", "crimson", "blue"]).texts == ["red", "blue"]
+    assert not caplog.records
+
+
+def test_what_is_named_and_left_out_is_said(caplog) -> None:
+    guide = Guidance(RegionColor(), "red", ["crimson"], avoid=["crimson", "blue"])
+    assert guide.texts == ["red", "blue"]
+    (said,) = [record.message for record in caplog.records]
+    assert said.startswith("'crimson' can't be told from the prompt 'red' by this model (cosine")
 
 
 def test_weighted_guides_add_up() -> None:

@@ -1,5 +1,7 @@
 """Steps by hand: even gradients, masks, rates, and what is left of the state after growth."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -148,3 +150,24 @@ def test_networks_keep_their_optimizer_through_growth() -> None:
     finer = grown(field, optimizer, (7, 4), AdamSettings())
     assert finer.sizes == (7, 4)
     assert set(optimizer.state) == set(finer.density.parameters())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_step_into_nothing_is_taken_back(masked) -> None:
+    """A rate that is no number: parameters and moments are as after the step before."""
+    settings = AdamSettings(**{**vars(PLAIN), "masked": masked})
+    field = field_of()
+    optimizer = make_adam(field, settings)
+    for rate in (0.1, float("nan")):
+        set_rates(optimizer, dataclasses.replace(settings, density_rate=rate), 0.0)
+        field.density.grad = linear_grid(4)
+        kept = field.density.detach().clone()
+        state = {n: v.clone() for n, v in optimizer.state[field.density].items()}
+        if rate == 0.1:
+            take_step(optimizer, settings, 0.0)
+            assert not torch.equal(field.density, kept)
+    with pytest.raises(FloatingPointError, match=r"taken back. Lower adam.density_rate and adam"):
+        take_step(optimizer, settings, 0.0)
+    assert torch.equal(field.density, kept)
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert torch.equal(optimizer.state[field.density][name], state[name])

@@ -376,3 +376,42 @@ def test_a_view_is_held_against_the_prompt_of_its_direction() -> None:
         for azimuth in (0.0, 180.0)
     )
     assert front.losses["elsewhere"] > 0.9 and behind.losses["elsewhere"] < 1e-3
+
+
+def test_hard_alpha_is_hard_at_the_towers_own_size(mini) -> None:
+    """A slanted border, rendered at 24 pixels: resizing would make it gray."""
+    axis = torch.arange(24) / 24
+    opacity = ((axis[:, None] + 0.3 * axis - 0.6) * 8).sigmoid().expand(1, 1, 24, 24)
+    seen = []
+    hook = mini.model.vision_model.embeddings.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0][:, 3:] + 1)
+    )
+    for scales in ((1.0,), (0.5,)):
+        tower = TowerSettings(scales=scales, precision="single")
+        leaf = opacity.clone().requires_grad_()
+        embed(mini, torch.rand(1, 3, 24, 24), leaf, tower, 0.0, hard=True).sum().backward()
+        assert leaf.grad.abs().max() > 0
+    soft = embed(mini, torch.rand(1, 3, 24, 24), opacity, WHOLE, 0.0)
+    hook.remove()
+    assert [alpha.shape[-1] for alpha in seen] == [64, 32, 64] and len(soft) == 1
+    gray = [((alpha - alpha.round()).abs() > 1e-5).float().mean().item() for alpha in seen]
+    assert gray[:2] == [0, 0] and gray[2] > 0.2
+    assert 0.2 < seen[0].mean() < 0.8
+
+
+def test_a_tower_is_known_by_its_weights(mini) -> None:
+    config = Config(prompt="a red cone", guidance=("mini:weight=2", "own"))
+    ((name, first),) = guides.tower_digests(config, (mini, MeanColor())).items()
+    assert name == "mini" and len(first) == 16
+    other = RegionEncoder.from_pretrained("mini")
+    assert guides.digest(other) == first
+    changed = RegionEncoder.from_pretrained("mini")
+    changed.model.logit_scale += 1e-3
+    assert guides.digest(changed) != first
+
+
+def test_what_can_not_be_avoided_is_said(caplog) -> None:
+    config = Config(prompt="red", avoid=("red", "green"), negatives=("red", "blue"))
+    (guide,) = make_guides(config, (MeanColor(),))
+    assert guide.guide.texts == ["red", "blue", "green"]
+    assert [record.message.split(" can't")[0] for record in caplog.records] == ["'red'"]

@@ -16,6 +16,7 @@ import pytest
 from small_runs import EVERY_STEP, FLAGS, RESUMED, ROOT, SMALL, Moments, lasting, made
 
 import checkpoint
+import loop
 import optimize
 import run as running
 from interrupts import asked_to_stop
@@ -175,7 +176,66 @@ def test_nan_keeps_the_last_good_state(tmp_path, monkeypatch, capsys) -> None:
         tmp_path / "good" / "mesh.glb"
     ).read_bytes()
     assert good["scores"] == result["scores"]
-    assert not running.is_finished(config, tmp_path / "nan")
+    assert not running.is_finished(config, (Moments(),), tmp_path / "nan")
     monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(nan_after=3),))
     assert optimize.main(["--prompt", "a red stick", "--output", str(tmp_path / "x"), *FLAGS]) == 1
     assert "mini loss is not finite in step" in capsys.readouterr().err
+
+
+def test_a_step_of_the_optimizer_into_nothing_keeps_the_state_before(tmp_path, monkeypatch) -> None:
+    config = dataclasses.replace(SMALL, steps=6, session=EVERY_STEP)
+    good = made(tmp_path / "good", config, interrupt_after=6)
+    real = loop.set_rates
+
+    def rates(optimizer, settings, progress) -> None:
+        real(optimizer, settings, progress)
+        if progress > 0.5:  # the fourth of six steps
+            optimizer.param_groups[0]["lr"] = float("nan")
+
+    monkeypatch.setattr(loop, "set_rates", rates)
+    result = made(tmp_path / "nan", config)
+    assert result["steps"] == 3 and "not finite after a step of the optimizer" in result["stopped"]
+    assert (tmp_path / "nan" / "mesh.glb").read_bytes() == (
+        tmp_path / "good" / "mesh.glb"
+    ).read_bytes()
+    assert good["scores"] == result["scores"]
+
+
+HAZE = ["--field.begin", "haze", "--field.shift", "-20", "--warm-start.shades", "0"]
+
+
+def haze(folder: Path, monkeypatch, *flags: str, **tower) -> int:
+    """Exit code of a run in which nothing forms."""
+    monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(**tower),))
+    command = ["--prompt", "a red stick", "--output", str(folder), *FLAGS, *HAZE, *flags]
+    return optimize.main([*command, "--checkpoint-seconds", "0"])
+
+
+@pytest.mark.parametrize(
+    ("tower", "code", "stopped", "remedy"),
+    [
+        ({}, 1, "", "What there is of step 3 is saved, beside"),
+        ({"interrupt_after": 3}, 130, "interrupted", "--resume goes on from its step 2"),
+        ({"nan_after": 3}, 1, "the mini loss is not finite", "--resume goes on from its step 2"),
+    ],
+    ids=["to the end", "interrupted", "nan"],
+)
+def test_what_has_not_formed_leaves_pictures_and_the_reason(
+    tmp_path, monkeypatch, capsys, tower, code, stopped, remedy
+) -> None:
+    assert haze(tmp_path, monkeypatch, **tower) == code
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["mesh"] is None and result["stopped"].startswith(stopped)
+    assert result["problems"][0].startswith("no mesh: field is empty")
+    assert {"turntable.gif", "preview.png"} <= set(result["files"])
+    said = capsys.readouterr()
+    assert "no mesh yet" in said.out and "no mesh: field is empty" in said.err
+    assert str(tmp_path / checkpoint.FILE) in said.err
+    assert remedy in said.err
+
+
+def test_what_has_not_formed_is_not_passed_off_as_finished(tmp_path, monkeypatch, capsys) -> None:
+    assert haze(tmp_path, monkeypatch) == 1
+    assert haze(tmp_path, monkeypatch, "--resume") == 1
+    said = capsys.readouterr()
+    assert "finished before" not in said.out and said.err.count("no mesh: field is empty") == 2

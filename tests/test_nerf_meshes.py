@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from colors import as_bytes, to_linear
 from grids import sample
@@ -58,6 +59,34 @@ def test_vertex_colors_are_srgb_whatever_the_file(tmp_path, kind, convert) -> No
     seen = sample(grid, torch.tensor([[-0.5, 0.0, 0.0], [0.5, 0.0, 0.0]])).T
     expected = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.3, 0.1]])
     assert torch.allclose(seen, expected, atol=0.03)
+
+
+def test_a_texture_is_read_between_the_vertices_too(tmp_path) -> None:
+    """Eight red corners; the middle third of the picture, and so of the block, is blue."""
+    mesh = block()
+    u = (mesh.vertices[:, 0] - LOW[0]) / (HIGH[0] - LOW[0])
+    picture = np.zeros((4, 96, 3), np.uint8)
+    picture[:, :32] = picture[:, 64:] = (200, 20, 20)
+    picture[:, 32:64] = (20, 20, 200)
+    mesh.visual = trimesh.visual.TextureVisuals(
+        np.stack([u, np.full_like(u, 0.5)], axis=1), image=Image.fromarray(picture)
+    )
+    mesh.export(tmp_path / "mesh.glb")
+    grid = colors_near(read_mesh(tmp_path / "mesh.glb", "start"), 25)
+    seen = sample(grid, torch.tensor([[-0.42, 0.25, 0.1], [0.0, 0.25, 0.1], [0.42, 0.25, 0.1]])).T
+    red, blue = torch.tensor([200, 20, 20]) / 255, torch.tensor([20, 20, 200]) / 255
+    assert torch.allclose(seen, torch.stack([red, blue, red]), atol=0.02)
+
+
+def test_colors_between_vertices_are_mixed(tmp_path) -> None:
+    """A block of eight vertices from dark to bright: its middle is neither of the two."""
+    mesh = block()
+    bright = np.where(mesh.vertices[:, :1] > 0, [200, 200, 200, 255], [40, 40, 40, 255])
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=bright.astype(np.uint8))
+    mesh.export(tmp_path / "mesh.ply")
+    grid = colors_near(read_mesh(tmp_path / "mesh.ply", "start"), 25)
+    middle = sample(grid, torch.tensor([[0.0, 0.25, 0.1]]))
+    assert middle.mean().item() == pytest.approx(120 / 255, abs=0.04)
 
 
 def test_a_file_without_colors_is_gray(tmp_path) -> None:

@@ -151,10 +151,10 @@ def test_an_interrupt_before_the_first_step_leaves_nothing(tmp_path, monkeypatch
 
 def test_an_interrupted_prompt_is_made_again(tmp_path) -> None:
     made(tmp_path)
-    assert optimize.is_finished(SMALL, tmp_path)
+    assert optimize.is_finished(SMALL, (Moments(),), tmp_path)
     broken = result_of(tmp_path) | {"interrupted": True}
     (tmp_path / "result.json").write_text(json.dumps(broken))
-    assert not optimize.is_finished(SMALL, tmp_path)
+    assert not optimize.is_finished(SMALL, (Moments(),), tmp_path)
 
 
 def test_an_interrupt_ends_a_file_of_prompts(tmp_path, monkeypatch, capsys) -> None:
@@ -185,13 +185,18 @@ def test_a_file_of_prompts(tmp_path, tower, capsys) -> None:
     file.write_text("a red stick\n\na teapot\na blue disk\na red stick\n")
     arguments = ["--prompts", str(file), "--output", str(output), *FLAGS]
     assert optimize.main(arguments) == 1
-    assert {path.name for path in output.iterdir()} == {"a-red-stick", "a-teapot", "a-blue-disk"}
+    folders = {path.name for path in output.iterdir() if path.is_dir()}
+    assert folders == {"a-red-stick", "a-teapot", "a-blue-disk"}
+    failures = json.loads((output / "failures.json").read_text())
+    assert failures == {"a teapot": "KeyError: 'teapot'"}
     first = capsys.readouterr()
     assert "1 of 3 prompts failed" in first.err and "a teapot: " in first.err
     stamp = (output / "a-red-stick" / "mesh.glb").stat().st_mtime_ns
     assert optimize.main(arguments) == 1
     assert capsys.readouterr().out.count("skipped") == 2
     assert (output / "a-red-stick" / "mesh.glb").stat().st_mtime_ns == stamp
+    file.write_text("a red stick\n")
+    assert optimize.main(arguments) == 0 and not (output / "failures.json").exists()
 
 
 def test_parts_from_the_command_line(tmp_path, tower, capsys) -> None:
@@ -267,6 +272,23 @@ def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -
         (["--prompt", "a red stick", "--repaint"], "repaint is True without a start"),
         (["--prompt", "a red stick", "--start", "none.glb"], "start 'none.glb' not found"),
         (["--prompt", "a red stick", "--start", "."], "is a folder without a result.json"),
+        (["--prompt", "a red stick", "--pictures.frames", "0"], "pictures.frames is 0; expected 1"),
+        (["--prompt", "a red stick", "--pictures.size", "0"], "pictures.size is 0; expected 16 to"),
+        (["--prompt", "a cat", "--pictures.milliseconds", "0"], "milliseconds is 0; expected 10"),
+        (["--prompt", "a cat", "--pictures.step", "0"], "pictures.step is 0.0; expected 0.001 to"),
+        (["--prompt", "a red stick", "--render.step", "0"], "render.step is 0.0; expected 0.001"),
+        (["--prompt", "a cat", "--render.ambient", "1", "0"], "expected the lower number first"),
+        (["--prompt", "a cat", "--cameras.elevation", "-99", "9"], "(-99.0, 9.0); expected -90 to"),
+        (["--prompt", "a cat", "--cameras.radius", "4", "3"], "expected the lower number first"),
+        (["--prompt", "a cat", "--cameras.radius", "0", "3"], "cameras.radius is (0.0, 3.0); exp"),
+        (["--prompt", "a cat", "--cameras.field-of-view", "180"], "is 180.0; expected 1 to 170"),
+        (
+            ["--prompt", "a red stick", "--adam.density-rate", "nan"],
+            "adam.density_rate is nan; exp",
+        ),
+        (["--prompt", "a red stick", "--adam.color-rate", "-1"], "is -1.0; expected 0 or more"),
+        (["--prompt", "a red stick", "--adam.betas", "0.9", "1"], "adam.betas is (0.9, 1.0); exp"),
+        (["--prompt", "a cat", "--losses.ball.first", "inf"], "ball.first is inf; expected finite"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, monkeypatch, tower, capsys, flags, message) -> None:
@@ -302,7 +324,51 @@ def test_a_default_folder_that_is_the_start_is_refused(
 def test_an_unknown_tower_is_named(tmp_path, capsys) -> None:
     arguments = ["--prompt", "a red cone", "--guidance", "no-such-tower", "--output", str(tmp_path)]
     assert optimize.main(arguments) == 2
-    assert "no-such-tower" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "'no-such-tower' is no file, folder, Hub id (owner/name), shipped model (mini)" in error
+    assert "published Alpha-CLIP (" in error and "ViT-H-14" in error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            ImportError("open_clip needs open_clip: pip install 'alphaclip-gen[train]'"),
+            2,
+            "[train]",
+        ),
+        (PermissionError(13, "Permission denied", "tower.pt"), 2, "Permission denied: 'tower.pt'"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), 1, "--tower.batch 8, by --spl"),
+    ],
+)
+def test_what_stops_a_tower_is_one_line(
+    tmp_path, monkeypatch, capsys, error, code, message
+) -> None:
+    def fail(config) -> None:
+        raise error
+
+    monkeypatch.setattr(optimize, "load_encoders", fail)
+    command = ["--prompt", "a red stick", "--output", str(tmp_path), *FLAGS]
+    assert optimize.main(command) == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_memory_that_is_used_up_costs_one_prompt_of_a_file(tmp_path, monkeypatch, capsys) -> None:
+    class Large(Moments):
+        def embed(self, *arguments):
+            if self.calls == 5:
+                self.calls += 1
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            return super().embed(*arguments)
+
+    tower = Large()
+    monkeypatch.setattr(optimize, "load_encoders", lambda config: (tower,))
+    (tmp_path / "prompts.txt").write_text("a red stick\na blue disk\n")
+    command = ["--prompts", str(tmp_path / "prompts.txt"), "--output", str(tmp_path / "out")]
+    assert optimize.main([*command, *FLAGS]) == 1
+    assert "a red stick: OutOfMemoryError: out of memory: CUDA" in capsys.readouterr().err
+    assert result_of(tmp_path / "out" / "a-blue-disk")["steps"] == 3
 
 
 def test_an_output_that_can_not_be_written_is_named(tmp_path, tower, capsys) -> None:

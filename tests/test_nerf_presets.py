@@ -1,16 +1,21 @@
 """Presets are whole and can be used; flags go over them; settings that can't be used are named."""
 
 import dataclasses
+import importlib.util
+import shlex
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+import checks
 from checks import check
 from presets import PRESETS, parse_config
 from schedule import Ramp
 from settings import Config, PresetName
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "nerf.md"
 PEERS = [name for name in PRESETS if name.startswith("pureclipnerf")]
 
 
@@ -114,7 +119,7 @@ def test_the_implicit_networks() -> None:
         (["--field.density-sizes", "8"], "equally many sizes"),
         (["--tower.scales", "0.5", "1"], "tower.grow_at is .* expected 1 rising numbers"),
         (["--tower.scales", "0"], "expected numbers above 0"),
-        (["--tower.batch", "0"], "tower.batch is 0; expected 1 picture"),
+        (["--tower.batch", "0"], "tower.batch is 0; expected 1 or more"),
         (["--augment.copies", "0"], "augment.copies is 0; expected 1"),
         (["--split-views", "4"], "split_views is 4; expected a divisor of views, 6"),
         (["--field.begin", "haze"], "warm_start.shades 5; expected 0"),
@@ -143,3 +148,21 @@ def test_the_parts_preset_differs_in_the_field_alone() -> None:
     config = PRESETS["parts"]
     assert config.field.mirror == "none" and min(config.field.color_sizes) >= 6
     assert dataclasses.replace(config, preset="default", field=Config().field) == Config()
+
+
+# The page
+
+
+def commands() -> list[str]:
+    """The arguments of each call of the program on the page."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines() if PAGE.is_file() else []
+    return [line.split("optimize.py ")[1] for line in lines if " nerf/optimize.py " in line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_of_the_page_can_be_given(command, monkeypatch) -> None:
+    """Extras, GPUs and towers are taken for granted; all else is checked."""
+    monkeypatch.chdir(PAGE.parents[1])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(checks, "_check_device", lambda *arguments: None)
+    check(parse_config(shlex.split(command)))

@@ -1,15 +1,17 @@
 """What a run leaves behind: the files that were asked for, whole, and what is said about them."""
 
+import dataclasses
 import importlib.util
 
 import pytest
 import torch
 import trimesh
 
+import results
 from blobs import Proportion, blob_logits
-from field import FieldSettings, Volume, VoxelField
+from field import FieldSettings, Volume, VoxelField, haze_field
 from results import MeshSettings, check_files, save_result_files
-from turntable import PictureSettings
+from turntable import PictureSettings, VideoFailed, animation
 
 PICTURES = PictureSettings(size=24, frames=4, step=0.1)
 
@@ -87,7 +89,39 @@ def test_good_settings_pass() -> None:
 
 
 def test_a_missing_package_is_named_before_the_work(monkeypatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    check_files(MeshSettings(), PictureSettings())
-    with pytest.raises(ValueError, match=r"texture needs xatlas.*alphaclip-gen\[3d\]"):
-        check_files(MeshSettings(texture=True), PictureSettings())
+    for missing, files, message in (
+        ("xatlas", MeshSettings(texture=True), r"texture needs xatlas.*alphaclip-gen\[3d\]"),
+        ("skimage", MeshSettings(), r"a mesh needs scikit-image.*alphaclip-gen\[3d\]"),
+        ("fast_simplification", MeshSettings(), r"a mesh needs fast-simplification"),
+    ):
+        found = {"xatlas", "skimage", "fast_simplification"} - {missing}
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, found=found: name in found or None
+        )
+        with pytest.raises(ValueError, match=message):
+            check_files(files, PictureSettings())
+
+
+def test_haze_leaves_pictures_and_says_that_there_is_no_mesh(tmp_path) -> None:
+    """That of an earlier run is gone, so that nobody takes it for this one's."""
+    (tmp_path / "mesh.glb").write_text("of an earlier run")
+    haze = haze_field(FieldSettings(density_sizes=(20,), color_sizes=(2,), shift=-30.0))
+    found = save_result_files(tmp_path, haze.volume(6.0), MeshSettings(), PICTURES)
+    assert found["mesh"] is None and found["silhouette_iou"] is None
+    assert found["problems"][0].startswith("no mesh: field is empty")
+    assert names(tmp_path) == {"turntable.gif", "preview.png"} == set(found["files"])
+
+
+def test_a_video_that_fails_costs_no_other_file(tmp_path, volume, monkeypatch) -> None:
+    def fail(frames: list, kind: str, milliseconds: int) -> bytes:
+        if kind == "mp4":
+            raise VideoFailed("ffmpeg ended with exit code 1 and said: no such codec")
+        return animation(frames, kind, milliseconds)
+
+    monkeypatch.setattr(results, "animation", fail)
+    pictures = dataclasses.replace(PICTURES, turntable=("mp4", "gif"))
+    found = save_result_files(tmp_path, volume, MeshSettings(), pictures)
+    assert names(tmp_path) == {"mesh.glb", "turntable.gif", "preview.png"} == set(found["files"])
+    assert found["problems"] == [
+        "no turntable.mp4: ffmpeg ended with exit code 1 and said: no such codec"
+    ]

@@ -24,10 +24,10 @@ from scene import (
     digests,
     filled,
     first_field,
-    held,
     mesh_of,
     open_scene,
     read_start,
+    sizes,
 )
 from settings import Config, StartSettings
 from warm_start import Start
@@ -114,6 +114,31 @@ def test_a_start_is_where_its_mesh_is(body) -> None:
     assert torch.allclose(color[:, 0], torch.tensor(RED), atol=0.02)
 
 
+def two_halves(folder: Path) -> Path:
+    """A cube, blue on the left and red on the right."""
+    cube = trimesh.creation.box((1.0, 1.0, 1.0)).subdivide()
+    cube.unmerge_vertices()
+    left = np.repeat(cube.triangles_center[:, :1] < 0, 3, axis=0)
+    color = as_bytes(np.where(left, np.array(BLUE), np.array(RED)))
+    cube.visual = trimesh.visual.ColorVisuals(cube, vertex_colors=color)
+    cube.export(folder / "halves.ply")
+    return folder / "halves.ply"
+
+
+def test_the_colors_of_a_start_are_not_lost_in_a_coarse_grid(tmp_path) -> None:
+    """3 voxels a side would mix them; all stages have at least 12."""
+    mirrored = dataclasses.replace(Config().field, mirror="none")
+    config = dataclasses.replace(SMALL, start=StartSettings(two_halves(tmp_path)), field=mirrored)
+    scene = open_scene(config, CPU)
+    field = first_field(start_of(), scene, mirrored, CPU)
+    color = field.volume()(torch.tensor([[-0.15, 0.0, 0.0], [0.15, 0.0, 0.0]]))[1]
+    assert torch.allclose(color[:, 0], torch.tensor(BLUE), atol=0.05)
+    assert torch.allclose(color[:, 1], torch.tensor(RED), atol=0.05)
+    assert [sizes(scene, mirrored, stage) for stage in range(3)] == [(24, 12), (32, 12), (48, 12)]
+    fine = dataclasses.replace(mirrored, color_sizes=(4, 8, 16))
+    assert sizes(scene, fine, 0) == (24, 16) and sizes(Scene(), fine, 1) == (32, 8)
+
+
 def test_a_mesh_is_fitted_unless_it_shall_stay(left_block) -> None:
     fitted = read_start(StartSettings(left_block))
     scale = RADIUS / float(np.linalg.norm([0.25, 0.3, 0.3]))
@@ -176,7 +201,6 @@ def test_repainting_keeps_the_shape_and_moves_colors(left_block) -> None:
 def test_nothing_kept_is_the_volume_itself() -> None:
     _, volume = free_volume(1.0)
     assert Scene().held(volume, 1.0) is volume
-    assert held is not None
 
 
 # Where a start comes from

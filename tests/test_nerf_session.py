@@ -36,7 +36,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage, message) -> None:
     made(tmp_path, dataclasses.replace(SMALL, session=EVERY_STEP), interrupt_after=5)
     path = tmp_path / checkpoint.FILE
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"checkpoint.pt {message}.*begin anew without --resume"):
+    with pytest.raises(ValueError, match=f"checkpoint.pt' {message}.*begin anew without --resume"):
         made(tmp_path, dataclasses.replace(SMALL, session=RESUMED))
 
 
@@ -49,6 +49,34 @@ def test_a_checkpoint_runs_nothing(tmp_path) -> None:
     with pytest.raises(ValueError, match="can't be read"):
         made(tmp_path, dataclasses.replace(SMALL, session=RESUMED))
     assert not (tmp_path / "broken-in").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": {"color": [0, 0, 0]}},
+        {"start": None},
+        {"settings": ["seed"]},
+        {"step": "two"},
+        {"more": 1},
+    ],
+)
+def test_a_checkpoint_of_another_make_is_named(tmp_path, change) -> None:
+    made(tmp_path, dataclasses.replace(SMALL, session=EVERY_STEP), interrupt_after=5)
+    path = tmp_path / checkpoint.FILE
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(ValueError, match=r"checkpoint.pt' can't be read: .*begin anew without --r"):
+        made(tmp_path, dataclasses.replace(SMALL, session=RESUMED))
+    assert checkpoint.step_in(tmp_path) is None
+
+
+def test_a_checkpoint_with_other_grids_than_its_settings_say_is_named(tmp_path) -> None:
+    made(tmp_path, dataclasses.replace(SMALL, session=EVERY_STEP), interrupt_after=5)
+    path = tmp_path / checkpoint.FILE
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "field": {"density": torch.zeros(1, 1, 3, 3, 3)}}, path)
+    with pytest.raises(ValueError, match=r"checkpoint.pt does not fit its own settings: .*Remove"):
+        made(tmp_path, dataclasses.replace(SMALL, session=RESUMED))
 
 
 def test_of_another_edition(tmp_path) -> None:

@@ -14,6 +14,7 @@ from field import FieldSettings, Volume, VoxelField
 from render import Rendering
 from turntable import (
     PictureSettings,
+    VideoFailed,
     animation,
     check_animation,
     contact_sheet,
@@ -115,6 +116,17 @@ def test_an_mp4_has_even_sides_and_the_right_colors(tmp_path) -> None:
     frames = np.frombuffer(done.stdout, np.uint8).reshape(5, 20, 32, 3).astype(int)
     for i, frame in enumerate(frames):
         assert frame[10, 10] == pytest.approx([40 * i, 200, 90], abs=6)
+
+
+def test_what_ffmpeg_says_is_passed_on(monkeypatch) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+
+    def fail(command: list[str], **options) -> None:
+        raise subprocess.CalledProcessError(8, command, stderr=b"first\nno such codec\n")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(VideoFailed, match="exit code 8 and said: no such codec"):
+        animation(FRAMES, "mp4", 50)
 
 
 def test_mp4_without_its_package_is_named(monkeypatch) -> None:

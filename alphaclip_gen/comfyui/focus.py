@@ -11,11 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..alpha import ROUNDING
@@ -34,8 +34,17 @@ REMEMBERED = 4
 """Results that a focused model keeps, where the core keeps its own: a graph asks for the same
 pictures again and again."""
 
-Picture = tuple[tuple[int, int], bool]
-"""(height, width) of the picture that pixel values come from, and whether it was cropped."""
+FLAT = 0.02
+"""Pixel values that nowhere differ by more: a step of 8 bit, normalized as CLIP's, is 0.015."""
+
+
+class Picture(NamedTuple):
+    """The picture that pixel values come from: size, whether it is cropped, whether changed."""
+
+    size: tuple[int, int]
+    is_cropped: bool
+    is_changed: bool
+    """By the method already, so that nothing is left to do."""
 
 
 def focus_vision(vision: Any, alpha: Tensor | None, method: str = "auto") -> Any:
@@ -96,7 +105,8 @@ class FocusedModel:
 
     It does not know which picture its pixel values come from: it takes them for the picture's
     middle square, as the core cuts it, unless `_encode_image` tells more. A picture of one color
-    has nothing to look at (IPAdapter's black one, for its negative embedding): it is seen whole.
+    has nothing to look at (IPAdapter's black one, for its negative embedding): it is seen whole,
+    and where all are, there may be any number of regions.
     """
 
     def __init__(self, vision: Any, alpha: Tensor, method: str):
@@ -110,6 +120,8 @@ class FocusedModel:
         """What the model returns for these pixel values, focused on the region."""
         key = _fingerprint(pixel_values, self.picture, settings)
         if key not in self.results:
+            if isinstance(self.vision.model, CoreTower):  # the core's can be there in part
+                host.load(self.vision.patcher)
             alpha = self._framed(pixel_values)
             run = partial(self.vision.model, **settings)
             found = look(self.vision, pixel_values, alpha, self.method, run)
@@ -134,14 +146,22 @@ class FocusedModel:
         finally:
             self.picture = None
 
-    def _framed(self, pixel_values: Tensor) -> Tensor:
-        """The alpha map of each picture, ones for pictures of one color."""
+    def _framed(self, pixel_values: Tensor) -> Tensor | None:
+        """The alpha map of each picture, ones for pictures of one color; None where all are."""
+        flat = are_flat(pixel_values)
+        if flat.all() or (self.picture and self.picture.is_changed):
+            return None
         check_count(self.alpha, len(pixel_values))
-        size, crop = self.picture or (None, True)
-        alpha = self.alpha if size is None else fitted(self.alpha, size)
-        alpha = as_core_frames(alpha, pixel_values.shape[-1], crop).to(pixel_values)
-        flat = (pixel_values.amax((2, 3)) - pixel_values.amin((2, 3))).amax(1) < 1e-4
+        alpha, is_cropped = self.alpha, True
+        if self.picture:
+            alpha, is_cropped = fitted(alpha, self.picture.size), self.picture.is_cropped
+        alpha = as_core_frames(alpha, pixel_values.shape[-1], is_cropped).to(pixel_values)
         return torch.where(flat.view(-1, 1, 1, 1), 1.0, alpha)
+
+
+def are_flat(pixel_values: Float[Tensor, "batch 3 height width"]) -> Bool[Tensor, " batch"]:
+    """Which pictures are of one color, but for rounding to 8 bit."""
+    return (pixel_values.amax((2, 3)) - pixel_values.amin((2, 3))).amax(1) < FLAT
 
 
 def look(
@@ -221,20 +241,22 @@ def as_core_frames(
 def _encode_image(vision: Any, image: Tensor, crop: bool = True) -> Any:
     """The CLIP_VISION_OUTPUT of an IMAGE, by the class's own encode_image and the focused model."""
     focused, size = vision.model, (image.shape[1], image.shape[2])
-    if focused.method in PICTURE_METHODS:  # the whole picture is at hand: better than its square
-        check_count(focused.alpha, len(image))
-        pictures = image[..., :3].movedim(-1, 1).float().clamp(0, 1)
-        alpha = fitted(focused.alpha, size).to(pictures).expand(len(pictures), -1, -1, -1)
-        changed = PICTURE_METHODS[focused.method](pictures, alpha).movedim(1, -1)
-        return _encode(focused.vision, changed, crop)
-    with focused.seeing((size, crop)):
-        return _encode(vision, image, crop)
+    change = PICTURE_METHODS.get(focused.method)
+    if change is not None:  # the whole picture is at hand: better than its square
+        image = _changed_whole(image, focused.alpha, change)
+    options = {} if crop else {"crop": False}  # old cores do not know it
+    with focused.seeing(Picture(size, crop, change is not None)):
+        return type(vision).encode_image(vision, image, **options)
 
 
-def _encode(vision: Any, image: Tensor, crop: bool) -> Any:
-    """`crop` is handed on only where it is not the default: old cores do not know it."""
-    options = {} if crop else {"crop": False}
-    return type(vision).encode_image(vision, image, **options)
+def _changed_whole(image: Tensor, alpha: Tensor, baseline: Baseline) -> Tensor:
+    """The IMAGE after the baseline; of one color it stays as it is."""
+    pictures = image[..., :3].movedim(-1, 1).float().clamp(0, 1)
+    if are_flat(pictures).all():
+        return image
+    check_count(alpha, len(pictures))
+    alpha = fitted(alpha, (image.shape[1], image.shape[2])).to(pictures)
+    return baseline(pictures, alpha.expand(len(pictures), -1, -1, -1)).movedim(1, -1)
 
 
 def _changed(vision: Any, pixel_values: Tensor, alpha: Tensor, baseline: Baseline) -> Tensor:

@@ -13,8 +13,12 @@ from torch import Tensor
 from ..conditioning import as_rgba, focus
 from . import host
 from .focus import unfocused
+from .installed import unmet
 from .pipeline_folders import SHAP_E, find, load, needs_diffusers
 from .vision import CoreTower
+
+TRANSFORMERS = "transformers>=5.21,<6"
+"""Whose image processors take pictures of four channels."""
 
 
 class Made(NamedTuple):
@@ -47,7 +51,7 @@ def image_to_3d(
         frame_size: side of the turntable's pictures.
 
     Raises:
-        ImportError: diffusers is not installed.
+        ImportError: diffusers is not installed, or transformers is too old.
         ValueError: the tower does not fit.
     """
     pipe = open_shap_e(model)
@@ -122,6 +126,11 @@ def as_trimesh(mesh: Any) -> Any:
 def open_shap_e(model: str) -> Any:
     """Shap-E's pipeline of a folder in models/diffusers."""
     folder = find(model, SHAP_E)
+    if lacking := unmet(TRANSFORMERS):
+        raise ImportError(
+            f"Image to 3D needs {TRANSFORMERS} ({lacking}). Install it into ComfyUI's Python: "
+            f"python -m pip install '{TRANSFORMERS}'"
+        )
     with needs_diffusers("Image to 3D"):
         from diffusers import ShapEImg2ImgPipeline
     return load(folder, ShapEImg2ImgPipeline)

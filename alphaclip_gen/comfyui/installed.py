@@ -27,11 +27,11 @@ def missing(requirements: Path) -> list[str]:
     if not requirements.is_file():  # installed from a wheel: pip has seen to it
         return []
     lines = [line.strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    checked = [(line, _unmet(line)) for line in lines if line and not line.startswith("#")]
+    checked = [(line, unmet(line)) for line in lines if line and not line.startswith("#")]
     return [f"{line} ({reason})" for line, reason in checked if reason is not None]
 
 
-def _unmet(line: str) -> str | None:
+def unmet(line: str) -> str | None:
     """Why a line such as "name>=1.2,<3" is not met; None where it is."""
     name, *bounds = re.split(r"(?=>=|<)|,", line)
     try:

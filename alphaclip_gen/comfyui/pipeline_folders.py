@@ -13,6 +13,9 @@ import torch
 from . import host
 
 INDEX = "model_index.json"
+DEEPEST = 3
+"""Folders down to a pipeline, at most: as deep as a cache of the Hub (models--*/snapshots/*). The
+core asks for the names whenever it checks a graph, and models/diffusers may hold anything."""
 INSTALL = (
     "Install it into ComfyUI's Python: python -m pip install 'diffusers>=0.36' 'accelerate>=1.1'"
 )
@@ -43,10 +46,12 @@ def names(kind: Kind) -> list[str]:
 
 
 def _pipelines(place: Path) -> Iterator[Path]:
-    for folder, below, files in os.walk(place, followlinks=True):
+    for name, below, files in os.walk(place, followlinks=True):
+        folder = Path(name)
         if INDEX in files:
+            yield folder
+        if INDEX in files or len(folder.relative_to(place).parts) == DEEPEST:
             below.clear()
-            yield Path(folder)
 
 
 def class_of(folder: Path) -> str | None:

@@ -84,8 +84,7 @@ def text_to_3d(
         volume = last.volume()
         around = nerf.turntable.turn(volume, config.pictures, host.stop_if_interrupted)
         turn = as_pictures(around)
-        host.stop_if_interrupted()
-        mesh = nerf.surface.extract(volume)
+        mesh = nerf.surface.extract(volume, before_each=host.stop_if_interrupted)
         return Grown(mesh, nerf.formats.write_glb(mesh), turn)
 
 
@@ -108,12 +107,15 @@ def _with_its_mesh(line: str, nerf: Program) -> str:
 
 
 def _optimized(nerf: Program, config: Any, guides: Any) -> Any:
-    """The program's state after its last step; each step may be interrupted."""
+    """The program's state after its last step; the start and each step may be interrupted."""
     progress = host.Progress(config.steps)
     every = max(1, config.steps // PREVIEWS)
     clock = nerf.loop.Clock(torch.device(config.device))
     generator = torch.Generator().manual_seed(config.seed)
-    for last in nerf.loop.optimize(config, guides, generator, clock):
+    steps = nerf.loop.optimize(
+        config, guides, generator, clock, before_each=host.stop_if_interrupted
+    )
+    for last in steps:
         shown = last.step % every == 0
         progress(last.step, nerf.turntable.snapshot(last.volume()) if shown else None)
     return last

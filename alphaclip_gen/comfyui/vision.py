@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from ..checkpoints import make_model, make_processor, make_tower
 from ..encoder import RegionEncoder
 from ..recognition import Checkpoint
 from ..sources import read_checkpoint
-from ..tokenizer import find_tokenizer
 from ..vision import AlphaCLIPModel, AlphaCLIPVisionModel, AlphaCLIPVisionModelWithProjection
 from . import host
+from .vision_files import read_file, tokenizer_of
 
 MINI = "mini"
 OWN_TEXTS = "its own"
@@ -161,14 +160,14 @@ def load_vision(name: str, texts: str = OWN_TEXTS) -> AlphaVision:
             return AlphaVision(CoreTower(make_tower(checkpoint, dtype=dtype)), mean, std)
         with _errors_of("texts"):
             model = make_model(checkpoint, None if words is checkpoint else words, dtype)
-        encoder = RegionEncoder(model, find_tokenizer(words) or _clip_tokenizer(), look)
+        encoder = RegionEncoder(model, tokenizer_of(words), look)
         return AlphaVision(CoreTower(model), mean, std, encoder)
 
 
 def _read(name: str, input_name: str) -> Checkpoint:
     """The checkpoint of a file in models/clip_vision."""
     with _errors_of(input_name):
-        return read_checkpoint(host.vision_path(name, input_name))
+        return read_file(host.vision_path(name, input_name))
 
 
 @contextmanager
@@ -187,11 +186,6 @@ def _no_texts(name: str, texts: str, missing: bool) -> str:
         f"texts is {texts!r}, but model {name!r} has no projection into the space that it shares "
         f"with texts; choose {OWN_TEXTS!r}, or a model with a projection."
     )
-
-
-def _clip_tokenizer() -> PreTrainedTokenizerBase:
-    """CLIP's tokenizer, of the vocabulary that the core brings."""
-    return CLIPTokenizer.from_pretrained(host.clip_words())
 
 
 def encoder_of(vision: Any, input_name: str = "clip_vision") -> RegionEncoder:

@@ -44,8 +44,10 @@ class State:
         self.numbers = itertools.count()
         self.core = comfy_stub.install(pytest.MonkeyPatch(), base)
         classes, names = load_nodes(base / "custom_nodes")
-        self.classes = {**comfy_core_nodes.CLASSES, **classes}
+        saves = comfy_core_nodes.SaveGLBOrFile
+        self.classes = {**comfy_core_nodes.CLASSES, "SaveGLB": saves, **classes}
         self.info = {key: dict(value) for key, value in comfy_core_nodes.DECLARATIONS.items()}
+        self.info["SaveGLB"] = comfy_graph.declare(saves)
         for key, kind in classes.items():
             shown = {"display_name": names.get(key, key), "category": kind.CATEGORY}
             self.info[key] = comfy_graph.declare(kind) | shown
