@@ -284,15 +284,15 @@ def markdown(result: dict) -> str:
 
 
 def _limits(result: dict) -> str:
-    """What to know of the rows, for a generator of ours."""
+    """What to know of the rows of an `AlphaBlipDiffusionPipeline`, ours or another."""
     return (
         f"{result['steps']} steps, guidance {result['guidance']}. Where a region is given (alpha, "
         "box, point, stroke, training-free focus), the generator's image processor frames it by "
         f"geometry {result['geometry']!r}: that is part of the focus. Training-free focus acts in "
-        "the tower alone; the Q-Former's queries still look at all patches. mini's generator "
-        "learned from masks, boxes and discs, and from all-one alpha in one lesson of twenty: the "
-        "rows of all-one alpha (all-one, crop, blur, gray, red circle) say what it does without a "
-        "region, not what a generator could that was trained on crops.\n"
+        "the tower alone; the Q-Former's queries still look at all patches. A generator of mini's "
+        "training learns from masks, boxes and discs, and from all-one alpha in one lesson of "
+        "twenty: its rows of all-one alpha (all-one, crop, blur, gray, red circle) say what it "
+        "does without a region, not what a generator could that was trained on crops.\n"
     )
 
 
