@@ -8,6 +8,7 @@ The judge is the shipped one of mini's solids, or any CLIP: then the mesh's capt
 among all prompts, which is the R-Precision of Dream Fields (arXiv 2112.01455, section 4.1).
 """
 
+import json
 import logging
 import shlex
 import statistics
@@ -45,31 +46,30 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "masked": (),
     "plain": ("--alpha", "ones"),
     "augmented": (
-        *("--alpha", "ones", "--augment.copies", "16", "--augment.background", "dream"),
+        *("--alpha", "ones", "--views", "8"),
+        *("--augment.copies", "8", "--augment.background", "dream"),
         *("--augment.shift", "0.25", "--augment.zoom", "0.2", "--augment.rotation", "0"),
         *("--augment.perspective", "0.2", "--augment.cutout", "0.5"),
         *("--augment.brightness", "0.5", "--augment.saturation", "1", "--augment.contrast", "0.5"),
     ),
 }
 """Variant -> the flags it adds: opacity as alpha (the program's default); plain CLIP; plain CLIP
-with PureCLIPNeRF's looks at each view (arXiv 2209.15172)."""
-
-VIEWS = ("--views", "4")
-"""For all: a tower sees 4 pictures a step, augmented 64."""
+with PureCLIPNeRF's looks at each view (arXiv 2209.15172), 64 pictures a step."""
 
 
 @dataclass(frozen=True)
 class EvaluateTextTo3D:
-    """Text-to-3D over many prompts, named by a judge. What is finished is not made again."""
+    """Text-to-3D over many prompts, named by a judge. What is finished is not made again, and the
+    tables keep what they say of other variants."""
 
     output: Path = Path("evaluation/text-to-3d")
     """Folder of the meshes (a folder for each variant and seed) and of the tables."""
     variants: tuple[Variant, ...] = ("masked", "plain")
     """masked: alpha is the rendered opacity. plain: alpha is one everywhere, that is CLIP.
-    augmented: plain, with 16 looks at each view over random backgrounds."""
+    augmented: plain, with 8 looks at each of 8 views over random backgrounds."""
     prompts: Path | None = None
     """File of one prompt a line; for the judge of solids each with a solid and a color of mini."""
-    count: int = 48
+    count: int = 60
     """How many of the built-in prompts, where no file is given; every 12 have all solids."""
     seeds: tuple[int, ...] = (0,)
     """Each prompt is made once with each."""
@@ -144,7 +144,9 @@ def evaluate_text_to_3d(
     judge: MeshJudge | None = None,
     about_judge: str = "",
 ) -> dict:
-    """Scores of each variant; also written to table.md, table.json and <variant>.png in `output`.
+    """Scores of each variant, and of those that `output` has from before by the same judge.
+
+    They are written to table.md, table.json and <variant>.png there.
 
     Args:
         program: called once for each variant and seed, see `made_meshes`. None judges the meshes
@@ -169,17 +171,17 @@ def evaluate_text_to_3d(
     if not prompts or not seeds:
         raise ValueError(
             f"prompts are {list(prompts)} and seeds {list(seeds)}; expected one or more of each. "
-            "The default makes 48 prompts with seed 0."
+            "The default makes 60 prompts with seed 0."
         )
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    table: dict[str, dict] = {}
+    found = _judged_before(output, about_judge)
     names = slugs(prompts)
     for variant in variants:
         rows, codes = list[Row](), list[int | None]()
         for seed in seeds:
             folder = output / variant / f"seed-{seed}"
-            flags = [*VIEWS, *VARIANTS[variant], "--seed", str(seed), *options]
+            flags = [*VARIANTS[variant], "--seed", str(seed), *options]
             made = make_meshes(program, prompts, folder, flags) if program else NOTHING_MADE
             codes.append(made.code)
             rows += [
@@ -187,7 +189,8 @@ def evaluate_text_to_3d(
                 for name, prompt in zip(names, prompts, strict=True)
             ]
         first = output / variant / f"seed-{seeds[0]}"
-        table[variant] = {
+        found[variant] = {
+            "judge": about_judge,
             "exit_codes": codes,
             "pictures_a_step": pictures_a_step(first / names[0]),
             **summarize(rows),
@@ -199,13 +202,23 @@ def evaluate_text_to_3d(
         ]
         sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
+        table = {variant: found[variant] for variant in VARIANTS if variant in found}
         write_json(output / "table.json", table)
         write_text(output / "table.md", markdown(table, about_judge))
         logger.info("%s: %s", variant, table[variant]["caption"])
     return table
 
 
-def evaluation_prompts(count: int = 48) -> list[str]:
+def _judged_before(output: Path, about_judge: str) -> dict[str, dict]:
+    """What table.json says of variants by the same judge; nothing where there is none."""
+    try:
+        table = json.loads((output / "table.json").read_text(encoding="utf-8"))
+        return {key: part for key, part in table.items() if part["judge"] == about_judge}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return {}
+
+
+def evaluation_prompts(count: int = 60) -> list[str]:
     """Built-in prompts: rows of all solids; every color comes once in each row.
 
     Raises:

@@ -19,7 +19,7 @@ from field import Volume
 from grids import outward_normals, resampled, sample, smoothed
 from silhouettes import SIZE, looks
 
-STEPS, RATE, SMOOTHING = 30, 0.15, 2
+STEPS, RATE, SMOOTHING = 12, 0.3, 2
 SHARPNESS = 3.0
 """Of the border between covered and not, per voxel."""
 REACH = 3.0

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from adam import Field, grown, make_adam, set_rates, take_step
+from alphaclip_gen.guidance import Encoder
 from blobs import Proportion
 from cameras import Cameras, azimuths, random_views
 from checkpoint import Checkpoint
@@ -40,7 +42,11 @@ from scene import NOTHING, Scene, first_field, open_scene, sizes
 from schedule import stage
 from settings import Config
 from shares import WHOLE, Shares
-from warm_start import Start, best_start
+from warm_start import GRAY_BALL, FirstRound, Start, best_start, first_round
+
+_FIRST_ROUNDS: WeakKeyDictionary[Encoder, tuple[tuple, FirstRound]] = WeakKeyDictionary()
+"""The last one of each tower, and the settings that it is of: the next prompt or part begins with
+the same."""
 
 
 @dataclass
@@ -99,11 +105,11 @@ def optimize(
     Args:
         config: the settings.
         guides: of the prompt; the first one chooses the warm start.
-        generator: of all random numbers.
+        generator: of the steps' random numbers.
         clock: of the seconds spent.
         resumed: goes on from here instead of from the beginning.
         shares: of each step's views.
-        before_each: of the warm start, see `best_start`.
+        before_each: of the warm start, see `first_round`.
 
     Raises:
         FloatingPointError: a term of the loss, a gradient or the stepped field is not a number any
@@ -112,10 +118,7 @@ def optimize(
     """
     with clock("warm start"):
         scene = open_scene(config, clock.device)
-        if resumed:
-            start = resumed.start
-        else:
-            start = find_start(config, scene, guides[0], generator, before_each)
+        start = resumed.start if resumed else find_start(config, scene, guides[0], before_each)
     first = resumed.step if resumed else 0
     model, optimizer = begin(config, start, clock.device, scene)
     progress = _progress(config, max(first - 1, 0))
@@ -142,19 +145,25 @@ def find_start(
     config: Config,
     scene: Scene,
     one: WeightedGuide,
-    generator: torch.Generator,
     before_each: Callable[[], None] = lambda: None,
 ) -> Start:
     """The blob that each aim of a guide likes best; of a mesh, its mean color."""
 
     def find(aim: Aim) -> Start:
+        settings, encoder = config.warm_start, aim.guide.encoder
+        if settings.shades < 1:
+            return GRAY_BALL
         hard = config.alpha == "hard"
-        see = partial(embed, aim.guide.encoder, tower=config.tower, progress=0.0, hard=hard)
-        return best_start(
-            aim.guide, see, config.alpha, config.resolution, config.warm_start, config.field,
-            config.cameras, config.render, generator, torch.device(config.device),
-            before_each=before_each,
+        see = partial(embed, encoder, tower=config.tower, progress=0.0, hard=hard)
+        scenery = (
+            config.alpha, config.resolution, settings, config.field, config.cameras, config.render,
+            config.seed, torch.device(config.device),
         )  # fmt: skip
+        of, first = _FIRST_ROUNDS.get(encoder, (None, None))
+        if first is None or of != (*scenery, config.tower):
+            first = first_round(see, *scenery, before_each=before_each)
+            _FIRST_ROUNDS[encoder] = (*scenery, config.tower), first
+        return best_start(aim.guide, see, config.alpha, settings, first, before_each=before_each)
 
     whole = next((aim for aim in one.aimed if not aim.part), None)
     parts = () if config.start.repaint else tuple(find(aim) for aim in one.aimed if aim.part)

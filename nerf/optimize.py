@@ -25,7 +25,7 @@ from guides import load_encoders
 from many import Place
 from outputs import read_prompts
 from presets import parse_config
-from run import RunStopped, explanation, is_finished, run, summary
+from run import RunStopped, check_free, explanation, is_finished, run, summary
 from scene import check_apart
 from settings import Config, of_line, title
 from shares import PeerLost, Shares
@@ -60,6 +60,7 @@ def _run_one(config: Config, place: Place, viewer: Viewer | None) -> int:
     check_apart(config.start, folder)
     if place.leads:
         make_writable(folder)
+        check_free(config, folder)
     with many.joined(place, config.split_views, config.device) as shares:
         encoders = load_encoders(config)
         known = place.leads and config.session.resume and _is_there(config, encoders, folder)

@@ -27,7 +27,7 @@ Shape = Callable[[Tensor], Tensor]
 class RenderSettings:
     """Sampling and light of the guidance pictures."""
 
-    step: float = 0.05
+    step: float = 0.07
     """Length between samples; the cube is 2 wide."""
     step_in_voxels: float = 0.0
     """Above 0: the same in voxels of the density grid, so that it shrinks as the grid grows."""
@@ -103,17 +103,26 @@ def occupancy(
     kept = opacity >= threshold
     if faint > 0:
         kept |= opacity >= faint * opacity.max()
-    opaque = kept.float()[None, None]
-    reach = math.ceil(margin * (size - 1) / 2)
-    for along in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        kernel, padding = [2 * reach * a + 1 for a in along], [reach * a for a in along]
-        opaque = F.max_pool3d(opaque, kernel, stride=1, padding=padding)
+    kept = dilated(kept, math.ceil(margin * (size - 1) / 2))
     axis = torch.linspace(-1, 1, size, device=density.device).square()
     distance = (axis[:, None, None] + axis[:, None] + axis).sqrt()
     half_diagonal = 3**0.5 / (size - 1)
-    occupied = (opaque[0, 0] > 0) & (distance <= 1 + half_diagonal)
+    occupied = kept & (distance <= 1 + half_diagonal)
     farthest = float(distance[occupied].max()) if occupied.any() else 0.0
     return Occupancy(density.detach(), occupied, min(farthest + half_diagonal, 1.0))
+
+
+def dilated(
+    mask: Bool[Tensor, "depth height width"], reach: int
+) -> Bool[Tensor, "depth height width"]:
+    """The mask grown by a cube that reaches so many voxels every way."""
+    for axis in range(3):
+        for _ in range(reach):
+            grown, size = mask.clone(), mask.shape[axis]
+            grown.narrow(axis, 1, size - 1).logical_or_(mask.narrow(axis, 0, size - 1))
+            grown.narrow(axis, 0, size - 1).logical_or_(mask.narrow(axis, 1, size - 1))
+            mask = grown
+    return mask
 
 
 @torch.no_grad()
@@ -167,7 +176,7 @@ def _worthwhile(
         position = torch.addcmul(start, directions[:, axis, None] * scale, distance)
         index.mul_(size).add_(position.round_().clamp_(0, size - 1))
     blocked = torch.where(space.occupied, step * space.density, -1.0).flatten()
-    thickness = blocked[index.long()]
+    thickness = blocked.index_select(0, index.int().flatten()).view_as(distance)
     occupied = thickness >= 0
     thickness.relu_()
     before = thickness.cumsum(dim=1).sub_(thickness)

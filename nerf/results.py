@@ -14,7 +14,7 @@ from field import Volume
 from formats import of_mesh, write_glb, write_obj, write_ply, write_stl
 from painting import sampled_points
 from silhouettes import silhouette_iou
-from surface import NothingFormed, extract, without_floaters
+from surface import NothingFormed, automatic_level, extract, without_floaters
 from texture import Texture, baked
 from turntable import (
     AnimationFormat,
@@ -103,8 +103,10 @@ def save_result_files(
     files: dict[str, bytes] = {}
     figures: dict = {"silhouette_iou": None, "mesh": None}
     try:
-        volume, floaters = without_floaters(volume, mesh.smallest_part)
-        surface = extract(volume, mesh.smallest_part, mesh.faces)
+        level = automatic_level(volume)
+        volume, floaters = without_floaters(volume, level, mesh.smallest_part)
+        kept = None if floaters else level
+        surface = extract(volume, mesh.smallest_part, mesh.faces, level=kept)
     except NothingFormed as error:
         problems.append(f"no mesh: {error}")
         for name in MESHES:

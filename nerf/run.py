@@ -143,6 +143,20 @@ def is_finished(config: Config, encoders: Sequence[Encoder], folder: Path) -> bo
     return True
 
 
+def check_free(config: Config, folder: Path) -> None:
+    """Nothing.
+
+    Raises:
+        ValueError: the folder holds the result of another prompt.
+    """
+    found = read_result(folder)
+    if found is not None and found.get("prompt") != title(config):
+        raise ValueError(
+            f"output {str(folder)!r} holds a result of the prompt {found.get('prompt')!r}, not of "
+            f"{title(config)!r}. Give another folder with --output, or remove that one."
+        )
+
+
 def summary(result: dict, folder: Path) -> str:
     """One line on a result."""
     named = f", named {result['scores']['named']!r}" if "named" in result["scores"] else ""

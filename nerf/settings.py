@@ -103,7 +103,7 @@ class Config:
     seed: int = 0
     """Same seed, same mesh (on a CPU)."""
     steps: int = 200
-    views: int = 6
+    views: int = 2
     """Pictures rendered a step."""
     split_views: int = 1
     """Shares that the views of a step go in, one after the other (less memory), or, under

@@ -11,11 +11,13 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
-from cameras import Cameras
 from field import Volume
 from fitting import fitted
 from painting import painted
 from silhouettes import all_around, best_level, scan
+
+CAMERAS = all_around(12, turn=7.5)
+"""What the surface is fitted to: not the views that the agreement is measured by."""
 
 
 class NothingFormed(ValueError):
@@ -27,6 +29,7 @@ def extract(
     smallest_part: float = 0.02,
     faces: int | None = None,
     fit: bool = True,
+    level: float | None = None,
     before_each: Callable[[], None] = lambda: None,
 ) -> trimesh.Trimesh:
     """The surface of a volume, watertight, with its normals and sRGB colors at the vertices.
@@ -37,16 +40,17 @@ def extract(
         faces: at most so many, see `decimated`; None keeps all.
         fit: fit the surface to the rendering's outlines, see `fitted`; a few seconds. Without it,
             the outlines agree a little less.
+        level: density at the surface; `automatic_level` if not given.
         before_each: called before each stage of the work; it may raise, to stop.
 
     Raises:
         NothingFormed: the field is empty or has no border.
     """
-    cameras = all_around(turn=7.5)
     before_each()
-    level = automatic_level(volume, cameras)
+    if level is None:
+        level = automatic_level(volume)
     before_each()
-    body = fitted(volume, level, cameras) if fit else volume
+    body = fitted(volume, level, CAMERAS) if fit else volume
     before_each()
     mesh = largest_parts(isosurface(body, level), smallest_part)
     if faces is not None:
@@ -55,13 +59,13 @@ def extract(
     return painted(mesh, body, volume)
 
 
-def automatic_level(volume: Volume, cameras: Cameras) -> float:
+def automatic_level(volume: Volume) -> float:
     """The density whose solid body looks most like the rendering, see `best_level`.
 
     Raises:
         NothingFormed: the field is empty.
     """
-    found = scan(volume, cameras)
+    found = scan(volume, CAMERAS)
     largest = float(found.densest.max())
     if not largest > 1e-6:
         raise NothingFormed(
@@ -71,13 +75,14 @@ def automatic_level(volume: Volume, cameras: Cameras) -> float:
     return best_level(found)
 
 
-def without_floaters(volume: Volume, smallest_part: float = 0.02) -> tuple[Volume, int]:
+def without_floaters(
+    volume: Volume, level: float, smallest_part: float = 0.02
+) -> tuple[Volume, int]:
     """The volume without what lies nearest to small separate parts of its surface; their number.
 
     Raises:
-        NothingFormed: the field is empty or has no border.
+        NothingFormed: nothing lies above the level.
     """
-    level = automatic_level(volume, all_around(turn=7.5))
     mesh = isosurface(volume, level)
     part, size = _parts(mesh)
     small = (size > 0) & ~_large(size, smallest_part)

@@ -7,6 +7,7 @@ near the right color, the field needs to find its shape only.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -39,7 +40,7 @@ Embed = Callable[[Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class WarmStartSettings:
-    """How many candidates; `shades` 0 begins with a gray ball."""
+    """How many candidates; `shades` 0 begins with `GRAY_BALL`."""
 
     shades: int = 5
     """Levels of red, green and blue each: 5 makes 125 colors."""
@@ -69,15 +70,31 @@ class Start:
         return cls(proportion, (red, green, blue), content["score"], parts)
 
 
+GRAY_BALL = Start(PROPORTIONS[0], (0.5, 0.5, 0.5), None)
+
+
 def palette(shades: int) -> Float[Tensor, "colors 3"]:
     """A lattice of colors, black and white almost included."""
     levels = torch.linspace(0.05, 0.95, shades)
     return torch.cartesian_prod(levels, levels, levels)
 
 
+class FirstRound(NamedTuple):
+    """All proportions in all colors, one picture each, as a tower sees them: the same for any text.
+
+    A pair's index is that of its proportion times the number of colors, plus that of its color.
+    """
+
+    blobs: Sequence[tuple[Tensor, Tensor]]
+    """Shade and opacity of each proportion in white, see `_blob_views`."""
+    colors: Float[Tensor, "colors 3"]
+    embeddings: Float[Tensor, "pairs channels"]
+    random: Tensor
+    """State of the generator afterwards."""
+
+
 @torch.no_grad()
-def best_start(
-    guide: Guidance,
+def first_round(
     embed: Embed,
     alpha: AlphaMode,
     size: int,
@@ -85,18 +102,17 @@ def best_start(
     field: FieldSettings,
     cameras: CameraSettings,
     light: RenderSettings,
-    generator: torch.Generator,
+    seed: int,
     device: torch.device,
     proportions: Sequence[Proportion] = PROPORTIONS,
     before_each: Callable[[], None] = lambda: None,
-) -> Start:
-    """The best of all colors times all proportions, in two rounds of forward passes.
+) -> FirstRound:
+    """What `best_start` chooses from.
 
     Blobs are rendered once in white; colors multiply the picture. What is called before each blob
     and each batch may raise, to stop.
     """
-    if settings.shades < 1:
-        return Start(proportions[0], (0.5, 0.5, 0.5), None)
+    generator = torch.Generator().manual_seed(seed)
     blobs = []
     for proportion in proportions:
         before_each()
@@ -104,22 +120,38 @@ def best_start(
             _blob_views(proportion, size, settings.views, field, cameras, light, generator, device)
         )
     colors = palette(settings.shades)
-    pairs = list(itertools.product(range(len(proportions)), range(len(colors))))
+    jobs = [(*pair, 0) for pair in itertools.product(range(len(blobs)), range(len(colors)))]
+    embeddings = _embedded(
+        embed, alpha, blobs, colors, jobs, settings.batch, generator, before_each
+    )
+    return FirstRound(blobs, colors, embeddings, generator.get_state())
 
-    def scores(chosen: Sequence[tuple[int, int]], views: Sequence[int]) -> Tensor:
-        jobs = [(*pair, view) for pair in chosen for view in views]
-        parts = []
-        for i in range(0, len(jobs), settings.batch):
-            before_each()
-            batch = jobs[i : i + settings.batch]
-            parts.append(_scores(guide, embed, alpha, blobs, colors, batch, generator))
-        return torch.cat(parts).view(len(chosen), len(views)).mean(dim=1)
 
-    first = scores(pairs, [0]).topk(min(settings.finalists, len(pairs))).indices
-    finalists = [pairs[i] for i in first.tolist()]
-    final = scores(finalists, range(settings.views))
+@torch.no_grad()
+def best_start(
+    guide: Guidance,
+    embed: Embed,
+    alpha: AlphaMode,
+    settings: WarmStartSettings,
+    first: FirstRound,
+    proportions: Sequence[Proportion] = PROPORTIONS,
+    before_each: Callable[[], None] = lambda: None,
+) -> Start:
+    """The pair that a guide likes best: the finalists of the first round, seen from all sides."""
+    generator = torch.Generator()
+    generator.set_state(first.random)
+    scores = _scores(guide, first.embeddings)
+    finalists = [
+        divmod(pair, len(first.colors))
+        for pair in scores.topk(min(settings.finalists, len(scores))).indices.tolist()
+    ]
+    jobs = [(*pair, view) for pair in finalists for view in range(settings.views)]
+    embeddings = _embedded(
+        embed, alpha, first.blobs, first.colors, jobs, settings.batch, generator, before_each
+    )
+    final = _scores(guide, embeddings).view(len(finalists), settings.views).mean(dim=1)
     blob, color = finalists[int(final.argmax())]
-    red, green, blue = colors[color].tolist()
+    red, green, blue = first.colors[color].tolist()
     return Start(proportions[blob], (red, green, blue), float(final.max()))
 
 
@@ -145,28 +177,36 @@ def _blob_views(
     return lit[:, :1] / white, rendering.opacity
 
 
-def _scores(
-    guide: Guidance,
+def _embedded(
     embed: Embed,
     alpha: AlphaMode,
     blobs: Sequence[tuple[Tensor, Tensor]],
     colors: Tensor,
     jobs: Sequence[tuple[int, int, int]],
+    batch: int,
     generator: torch.Generator,
-) -> Tensor:
-    """Scores of (proportion, color, view) triples, over random backgrounds.
+    before_each: Callable[[], None],
+) -> Float[Tensor, "jobs channels"]:
+    """Embeddings of (proportion, color, view) triples, over random backgrounds."""
+    parts = []
+    for i in range(0, len(jobs), batch):
+        before_each()
+        some = jobs[i : i + batch]
+        shade = torch.stack([blobs[blob][0][view] for blob, _, view in some])
+        opacity = torch.stack([blobs[blob][1][view] for blob, _, view in some])
+        color = colors[[index for _, index, _ in some]]
+        backgrounds = torch.cat(
+            [random_backgrounds(1, (1, 1), generator, avoid=avoided) for avoided in color]
+        )
+        tinted = shade * color.to(shade)[:, :, None, None]
+        image = composite(tinted, opacity, backgrounds.to(shade))
+        parts.append(embed(image.clamp(0, 1), alpha_of(alpha, opacity.clamp(0, 1))))
+    return torch.cat(parts)
 
-    Cosine, plus the log of the probability where there are negatives: probabilities alone are too
-    alike among the best.
-    """
-    shade = torch.stack([blobs[blob][0][view] for blob, _, view in jobs])
-    opacity = torch.stack([blobs[blob][1][view] for blob, _, view in jobs])
-    color = torch.stack([colors[index] for _, index, _ in jobs]).to(shade)
-    backgrounds = torch.cat(
-        [random_backgrounds(1, (1, 1), generator, avoid=colors[index]) for _, index, _ in jobs]
-    )
-    image = composite(shade * color[:, :, None, None], opacity, backgrounds.to(shade))
-    embedding = embed(image.clamp(0, 1), alpha_of(alpha, opacity.clamp(0, 1)))
+
+def _scores(guide: Guidance, embedding: Float[Tensor, "batch channels"]) -> Float[Tensor, " batch"]:
+    """Cosine, plus the log of the probability where there are negatives: probabilities alone are
+    too alike among the best."""
     similarity = embedding @ guide.embeddings[0]
     if len(guide.texts) > 1:
         similarity = similarity + guide.probabilities(embedding)[:, 0].log()

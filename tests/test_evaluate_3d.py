@@ -27,7 +27,7 @@ parser.add_argument("--alpha", default="opacity")
 parser.add_argument("--skip", default="")
 parser.add_argument("--refuse", default="")
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--views", type=int, default=6)
+parser.add_argument("--views", type=int, default=2)
 parser.add_argument("--augment.copies", dest="copies", type=int, default=1)
 arguments = parser.parse_known_args()[0]
 assert "--resume" in sys.argv
@@ -90,10 +90,10 @@ def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
         11.5,
         13.0,
     )
-    assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 4
+    assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 2
     assert json.loads((output / "table.json").read_text()) == table
     page = (output / "table.md").read_text()
-    assert "| masked | 4 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
+    assert "| masked | 2 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
     assert "| a brown cone | 0 | **a cyan cone** |" in page
     assert (output / "masked.png").is_file() and (output / "plain.png").is_file()
 
@@ -250,9 +250,9 @@ def test_vertex_colors_are_seen_beside_a_material(tmp_path: Path) -> None:
 def test_prompts_are_spread_evenly() -> None:
     prompts = evaluate_3d.evaluation_prompts()
     targets = [mesh_judges.target(prompt) for prompt in prompts]
-    assert len(set(prompts)) == 48
-    assert set(Counter(shape for shape, _ in targets).values()) == {4}
-    assert set(Counter(color for _, color in targets).values()) == {4}
+    assert len(set(prompts)) == 60
+    assert set(Counter(shape for shape, _ in targets).values()) == {5}
+    assert set(Counter(color for _, color in targets).values()) == {5}
     assert prompts == evaluate_3d.evaluation_prompts()
     assert len(set(evaluate_3d.evaluation_prompts(144))) == 144
     with pytest.raises(ValueError, match="count is 145; expected 1 to 144"):
@@ -263,16 +263,29 @@ def test_each_seed_has_meshes_of_its_own(program: Path, tmp_path: Path) -> None:
     table = evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", ["augmented"], seeds=(0, 7))
     part = table["augmented"]
     assert (program.parent / "calls.txt").read_text().split() == ["ones-0", "ones-7"]
-    assert (part["prompts"], part["meshes"], part["pictures_a_step"]) == (4, 8, 4 * 16)
+    assert (part["prompts"], part["meshes"], part["pictures_a_step"]) == (4, 8, 8 * 8)
     assert [row["seed"] for row in part["rows"]] == [0] * 4 + [7] * 4
     assert (tmp_path / "out" / "augmented" / "seed-7" / "a-red-sphere" / "mesh.glb").is_file()
+
+
+def test_the_table_keeps_other_variants_of_the_same_judge(program: Path, tmp_path: Path) -> None:
+    first = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["plain"], about_judge="A")
+    both = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], about_judge="A")
+    assert list(both) == ["masked", "plain"] and both["plain"] == first["plain"]
+    assert json.loads((tmp_path / "table.json").read_text()) == both
+    assert "## plain" in (tmp_path / "table.md").read_text()
+    other = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], about_judge="B")
+    assert list(other) == ["masked"]
+    (tmp_path / "table.json").write_text("[]")
+    assert list(evaluate_text_to_3d(program, PROMPTS, tmp_path, ["plain"])) == ["plain"]
 
 
 def test_augmented_are_the_looks_of_pureclipnerf() -> None:
     """The variant's flags change the default settings to those of the preset, but for copies."""
     wanted = dataclasses.asdict(presets.PRESETS["pureclipnerf-explicit"].augment)
     made = presets.parse_config(["--prompt", "a", *evaluate_3d.VARIANTS["augmented"]])
-    assert dataclasses.asdict(made.augment) == {**wanted, "copies": 16} and made.alpha == "ones"
+    assert dataclasses.asdict(made.augment) == {**wanted, "copies": 8}
+    assert (made.alpha, made.views) == ("ones", 8)
 
 
 def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> None:

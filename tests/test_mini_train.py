@@ -15,6 +15,7 @@ from alphaclip_gen.mini.examples import make_examples, shown, thinned
 from alphaclip_gen.mini.model import new_model, new_tokenizer, plane_waves
 from alphaclip_gen.mini.objective import Learner, contrast, embed_pictures, graded_loss, perturb
 from alphaclip_gen.mini.train import Config, lesson, main, new_optimizers
+from alphaclip_gen.vision import AlphaCLIPModel
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,35 @@ def test_an_earlier_mini_is_where_training_begins(tmp_path, monkeypatch):
     assert not torch.equal(seen[text], earlier.state_dict()[text].half().float())
     for name, value in earlier.vision_model.state_dict().items():
         torch.testing.assert_close(seen[f"vision_model.{name}"], value.half().float())
+
+
+def test_the_finished_weights_may_be_blended_with_the_start(tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    tokenizer = new_tokenizer()
+    earlier = new_model(tokenizer)
+    train.save(earlier, tokenizer, tmp_path / "earlier")
+
+    def move(learner, *_):
+        with torch.no_grad():
+            for parameter in learner.model.parameters():
+                parameter.add_(1.0)
+        return {}
+
+    monkeypatch.setattr(train, "load_cast", lambda *_: tiny_cast())
+    monkeypatch.setattr(train, "held_out", lambda *_: {})
+    monkeypatch.setattr(train, "train_step", move)
+    weights = []
+    for blend in (1.0, 0.25):
+        output = tmp_path / f"{blend}"
+        main(Config(output=output, start=tmp_path / "earlier", steps=2, blend=blend))
+        weights.append(AlphaCLIPModel.from_pretrained(output / "mini", dtype=torch.float32))
+    trained, blended = (dict(model.named_parameters()) for model in weights)
+    for name, value in earlier.named_parameters():
+        expected = value + 0.25 * (trained[name] - value)
+        torch.testing.assert_close(blended[name], expected, atol=2e-3, rtol=2e-3)
+        assert (trained[name] - value).abs().min() > 0.1
+    with pytest.raises(ValueError, match=r"blend is 0\.5 and start None; expected a share above 0"):
+        main(Config(output=tmp_path / "none", blend=0.5))
 
 
 def test_every_weight_is_trained_by_one_optimizer():

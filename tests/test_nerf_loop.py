@@ -39,6 +39,28 @@ def steps_of(config: Config, tower=None) -> list[Progress]:
     return list(optimize(config, guides, generator, Clock(CPU)))
 
 
+# The beginning
+
+
+def test_a_tower_looks_at_the_warm_starts_pictures_once() -> None:
+    """Until a setting that decides them is another; what is found is the same."""
+    tower = Moments()
+
+    def start_and_looks(config: Config, tower: Moments) -> tuple[Start, int]:
+        before = tower.calls
+        return steps_of(dataclasses.replace(config, steps=0), tower)[0].start, tower.calls - before
+
+    first, calls = start_and_looks(SMALL, tower)
+    for text in ("a blue disk", "a red stick"):
+        start, again = start_and_looks(changed(prompt=text), tower)
+        assert start == start_and_looks(changed(prompt=text), Moments())[0]
+        assert again == 1 < calls
+    assert start == first
+    for other in (changed(seed=1), changed(alpha="ones"), changed(resolution=20)):
+        assert start_and_looks(other, tower) == start_and_looks(other, Moments())
+    assert start_and_looks(changed(warm_start=WarmStartSettings(shades=0)), tower)[1] == 0
+
+
 # One step
 
 

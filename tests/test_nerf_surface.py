@@ -9,7 +9,7 @@ import torch
 from blobs import Proportion, blob_logits
 from field import FieldSettings, Volume, VoxelField
 from silhouettes import silhouette_iou
-from surface import decimated, extract, isosurface, largest_parts, without_floaters
+from surface import automatic_level, decimated, extract, isosurface, largest_parts, without_floaters
 
 SETTINGS = FieldSettings(density_sizes=(40,), color_sizes=(4,), smoothing=0, mirror="none")
 
@@ -77,14 +77,15 @@ def test_floaters_go_from_the_field_with_their_haze() -> None:
     """So pictures and mesh show the same; the rest of the field is left alone."""
     body, floater = (0.4, (-0.4, 0.0, 0.0)), (0.1, (0.6, 0.0, 0.0))
     both = volume_of(torch.maximum(ball(*body), ball(*floater)) / 2, sharpness=1.0)
-    clean, count = without_floaters(both, 0.1)
+    level = automatic_level(both)
+    clean, count = without_floaters(both, level, 0.1)
     assert count == 1
     places = torch.tensor([[0.6, 0, 0], [0.6, 0.18, 0], [-0.4, 0, 0], [-0.4, 0.43, 0]])
     before, after = both(places)[0], clean(places)[0]
     assert before[1] > 1 and after[:2].max() < 0.05
     assert torch.equal(before[2:], after[2:]) and before[3] > 1
-    assert without_floaters(clean, 0.1) == (clean, 0)
-    assert without_floaters(both, 0.001) == (both, 0)  # large enough then
+    assert without_floaters(clean, level, 0.1) == (clean, 0)
+    assert without_floaters(both, level, 0.001) == (both, 0)  # large enough then
 
 
 def test_two_large_parts_stay() -> None:
@@ -92,7 +93,7 @@ def test_two_large_parts_stay() -> None:
     mesh = extract(two)
     assert mesh.body_count == 2
     assert largest_parts(mesh, 1.1).body_count == 1  # the largest is never dropped
-    assert without_floaters(two)[1] == 0
+    assert without_floaters(two, automatic_level(two))[1] == 0
 
 
 def test_the_surface_lies_where_the_density_is_the_level() -> None:

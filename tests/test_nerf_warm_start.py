@@ -11,20 +11,35 @@ from blobs import Proportion
 from cameras import CameraSettings
 from field import FieldSettings
 from render import RenderSettings
-from warm_start import PROPORTIONS, Start, WarmStartSettings, best_start, palette
+from warm_start import (
+    PROPORTIONS,
+    FirstRound,
+    Start,
+    WarmStartSettings,
+    best_start,
+    first_round,
+    palette,
+)
 
 Moments = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))["Moments"]
 NEGATIVES = ("a red disk", "a green disk", "a red stick")
 """Beside "a blue disk"."""
 
 
-def start_of(alpha: str, settings: WarmStartSettings, proportions=PROPORTIONS, tower=None) -> Start:
+def look(alpha: str, settings: WarmStartSettings, proportions, tower) -> FirstRound:
     field = FieldSettings(density_sizes=(24,), color_sizes=(2,), grow_at=())
-    guide = Guidance(tower or Moments(), "a blue disk", NEGATIVES)
-    return best_start(
-        guide, guide.encoder.embed, alpha, 24, settings, field, CameraSettings(), RenderSettings(),
-        torch.Generator().manual_seed(0), torch.device("cpu"), proportions,
+    return first_round(
+        tower.embed, alpha, 24, settings, field, CameraSettings(), RenderSettings(), 0,
+        torch.device("cpu"), proportions,
     )  # fmt: skip
+
+
+def start_of(
+    alpha: str, settings: WarmStartSettings, proportions=PROPORTIONS, tower=None, text="a blue disk"
+) -> Start:
+    guide = Guidance(tower or Moments(), text, NEGATIVES)
+    first = look(alpha, settings, proportions, guide.encoder)
+    return best_start(guide, guide.encoder.embed, alpha, settings, first, proportions)
 
 
 @pytest.mark.parametrize("alpha", ["opacity", "hard"])
@@ -36,11 +51,16 @@ def test_it_finds_color_and_proportion(alpha) -> None:
     assert start.proportion == shapes[1] and start.score > 0
 
 
-def test_no_shades_is_a_gray_ball_without_a_look() -> None:
-    tower = Moments()
-    start = start_of("opacity", WarmStartSettings(shades=0), tower=tower)
-    assert start == Start(PROPORTIONS[0], (0.5, 0.5, 0.5), None)
-    assert tower.calls == 0
+def test_one_first_round_serves_every_text() -> None:
+    """And chooses as if each text had its own."""
+    settings, tower = WarmStartSettings(shades=2, finalists=6, views=3), Moments()
+    first = look("opacity", settings, PROPORTIONS, tower)
+    calls = tower.calls
+    for text in ("a red stick", "a green disk", "a blue disk"):
+        guide = Guidance(tower, text, NEGATIVES)
+        start = best_start(guide, tower.embed, "opacity", settings, first)
+        assert start == start_of("opacity", settings, text=text)
+    assert tower.calls - calls == 3  # each time one batch, of the finalists
 
 
 def test_alpha_ones_shows_no_alpha() -> None:

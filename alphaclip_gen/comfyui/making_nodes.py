@@ -110,7 +110,7 @@ class TextTo3D:
                     True,
                 ),
                 "steps": w.whole(200, 1, 20000, "More steps, more shape."),
-                "views": w.whole(6, 1, 64, "Pictures a step."),
+                "views": w.whole(4, 1, 64, "Pictures a step."),
                 "resolution": w.whole(64, 16, 512, "Side of these pictures in pixels.", 8),
                 "negatives": w.text("", "What it should not be, one text a line.", True),
                 "frames": w.whole(24, 4, 240, "Pictures of the turntable."),

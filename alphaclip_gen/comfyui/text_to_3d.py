@@ -40,7 +40,7 @@ def text_to_3d(
     *,
     parts: str = "",
     steps: int = 200,
-    views: int = 6,
+    views: int = 4,
     resolution: int = 64,
     negatives: str = "",
     frames: int = 24,

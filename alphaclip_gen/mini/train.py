@@ -59,6 +59,9 @@ class Config:
         artwork: folder where the emoji are, or are fetched to.
         start: an earlier mini to begin with, or its vision tower if its words are others; scenes
             are full from the start.
+        blend: the finished weights are this share of the trained ones, and for the rest those of
+            `start`: both are good at, mostly, what either is (Wortsman et al. 2022, arXiv
+            2109.01903).
         seed: decides weights, scenes and captions.
         steps: optimizer steps.
         adversarial_steps: how many of them, at the end, see perturbed pictures.
@@ -74,6 +77,7 @@ class Config:
     output: Path = Path("runs/mini")
     artwork: Path = Path("runs/artwork")
     start: Path | None = None
+    blend: float = 1.0
     seed: int = 0
     steps: int = 4400
     adversarial_steps: int = 200
@@ -87,13 +91,23 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Run the training to its end."""
+    """Run the training to its end.
+
+    Raises:
+        ValueError: there is nothing to blend with, or `blend` is no share.
+    """
+    if not 0 < config.blend <= 1 or (config.blend < 1 and config.start is None):
+        raise ValueError(
+            f"blend is {config.blend:g} and start {config.start}; expected a share above 0 and up "
+            "to 1, below 1 only with an earlier mini to start from."
+        )
     config.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     tokenizer = new_tokenizer()
     model = new_model(tokenizer)
     if config.start:
         _begin_with(model, tokenizer, config.start)
+    beginning = copy.deepcopy(model.state_dict())
     model.set_attn_implementation("eager")  # two thirds of SDPA's step time here
     learner, average = Learner(model), copy.deepcopy(model)
     muon, adam = optimizers = new_optimizers(learner, config)
@@ -122,6 +136,8 @@ def main(config: Config) -> None:
         if time.monotonic() - saved > 60 * config.save_minutes:
             save_checkpoint(checkpoint, step + 1, **parts)
             saved = time.monotonic()
+    if config.start:
+        _blend(average, beginning, config.blend)
     save(average, tokenizer, config.output / "mini")
     write_log(log, step=config.steps, held_out=held_out(average, tokenizer, cast, config.seed + 1))
 
@@ -132,6 +148,13 @@ def _begin_with(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerBase, start
         model.load_state_dict(earlier.state_dict())
     else:
         model.vision_model.load_state_dict(earlier.vision_model.state_dict())
+
+
+@torch.no_grad()
+def _blend(model: AlphaCLIPModel, beginning: dict[str, torch.Tensor], share: float) -> None:
+    """Nothing; the model's weights are moved back toward the beginning's, but for a share."""
+    for name, weights in model.state_dict().items():
+        weights.lerp_(beginning[name], 1 - share)
 
 
 def train_step(
