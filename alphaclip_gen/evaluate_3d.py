@@ -60,7 +60,7 @@ with PureCLIPNeRF's looks at each view (arXiv 2209.15172), 64 pictures a step.""
 @dataclass(frozen=True)
 class EvaluateTextTo3D:
     """Text-to-3D over many prompts, named by a judge. What is finished is not made again, and the
-    tables keep what they say of other variants."""
+    tables keep what they say of other variants that were made alike."""
 
     output: Path = Path("evaluation/text-to-3d")
     """Folder of the meshes (a folder for each variant and seed) and of the tables."""
@@ -80,7 +80,7 @@ class EvaluateTextTo3D:
     program: Path | None = None
     """The program that makes the meshes; nerf/optimize.py if not given."""
     options: str = ""
-    """More flags for the program, in one string: --options="--views 4 --guidance B16.pt"."""
+    """More flags for the program, in one string: --options="--steps 400 --guidance B16.pt"."""
     judge_only: bool = False
     """Judge the meshes that are there, and make none."""
     color_space: ColorSpace = "linear"
@@ -144,7 +144,7 @@ def evaluate_text_to_3d(
     judge: MeshJudge | None = None,
     about_judge: str = "",
 ) -> dict:
-    """Scores of each variant, and of those that `output` has from before by the same judge.
+    """Scores of each variant, and of those that `output` has from before, made and judged alike.
 
     They are written to table.md, table.json and <variant>.png there.
 
@@ -175,7 +175,7 @@ def evaluate_text_to_3d(
         )
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    found = _judged_before(output, about_judge)
+    table: dict[str, dict] = {}
     names = slugs(prompts)
     for variant in variants:
         rows, codes = list[Row](), list[int | None]()
@@ -189,8 +189,8 @@ def evaluate_text_to_3d(
                 for name, prompt in zip(names, prompts, strict=True)
             ]
         first = output / variant / f"seed-{seeds[0]}"
-        found[variant] = {
-            "judge": about_judge,
+        part = {
+            "made_by": made_by(first / names[0], prompts, options, about_judge),
             "exit_codes": codes,
             "pictures_a_step": pictures_a_step(first / names[0]),
             **summarize(rows),
@@ -202,20 +202,32 @@ def evaluate_text_to_3d(
         ]
         sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
-        table = {variant: found[variant] for variant in VARIANTS if variant in found}
+        table = merged({variant: part}, output)
         write_json(output / "table.json", table)
         write_text(output / "table.md", markdown(table, about_judge))
         logger.info("%s: %s", variant, table[variant]["caption"])
     return table
 
 
-def _judged_before(output: Path, about_judge: str) -> dict[str, dict]:
-    """What table.json says of variants by the same judge; nothing where there is none."""
+def made_by(
+    folder: Path, prompts: Sequence[str], options: Sequence[str], about_judge: str
+) -> dict[str, Any]:
+    """What rows have to have in common to stand in one table; `folder` has one of the results."""
+    digests = (result_of(folder).get("settings") or {}).get("digests")
+    same = {"judge": about_judge, "prompts": list(prompts), "options": list(options)}
+    return {**same, "towers": digests}
+
+
+def merged(new: dict[str, dict], output: Path) -> dict[str, dict]:
+    """The table of one new variant, and of those that `output` has from before, made alike."""
+    (variant, part), *_ = new.items()
     try:
-        table = json.loads((output / "table.json").read_text(encoding="utf-8"))
-        return {key: part for key, part in table.items() if part["judge"] == about_judge}
+        old = json.loads((output / "table.json").read_text(encoding="utf-8"))
+        alike = {key: one for key, one in old.items() if one["made_by"] == part["made_by"]}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
-        return {}
+        alike = {}
+    alike[variant] = part
+    return {name: alike[name] for name in VARIANTS if name in alike}
 
 
 def evaluation_prompts(count: int = 60) -> list[str]:
@@ -285,7 +297,9 @@ def markdown(table: dict, about_judge: str = "") -> str:
         lines.append((variant, *counts, *(shown(part[key]) for key in keys), *seconds))
     pages = [
         markdown_table(heads, lines),
-        "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong.\n",
+        "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong. Seconds "
+        "are of whole objects, files included; the first of each seed also looks at the blobs "
+        "that all prompts begin with.\n",
         about_judge,
     ]
     for variant, part in table.items():

@@ -31,6 +31,7 @@ from cameras import Cameras, rays, turntable
 from field import FieldSettings, Volume, blob_field
 from guides import make_guides
 from loop import Clock, optimize
+from presets import PRESETS
 from render import Rendering, RenderSettings, occupancy, render
 from settings import Config, TowerSettings
 from warm_start import WarmStartSettings
@@ -53,6 +54,14 @@ BASE = Config(
     warm_start=WarmStartSettings(shades=0),
 )
 """A step of two pictures of 64 pixels."""
+AUGMENTED = replace(
+    BASE,
+    alpha="ones",
+    views=8,
+    augment=replace(PRESETS["pureclipnerf-explicit"].augment, copies=8),
+    tower=replace(BASE.tower, batch=8),
+)
+"""The same by plain CLIP and PureCLIPNeRF's looks, 8 at each of 8 views."""
 
 Row = dict[str, Any]
 
@@ -80,12 +89,15 @@ def bench(config: Bench, console: Console) -> Row:
     if config.output:
         make_writable(config.output)
     encoders = make_encoders(config.tower, CPU, torch.float32)
-    result: Row = {"conditions": _conditions(config), "step": [], "renderer": [], "growth": []}
+    result: Row = {"conditions": _conditions(config)}
+    result |= {"step": [], "looks": [], "renderer": [], "growth": []}
     for name, encoder in encoders.items():
         for side in config.resolutions:
             with console.status(f"a step, {name}, {side} pixels"):
                 settings = replace(BASE, resolution=side, guidance=(name,))
                 result["step"].append(step_row(encoder, settings, config.rounds))
+        with console.status(f"64 looks, {name}"):
+            result["looks"].append(looks_row(encoder, name))
     for side in config.resolutions:
         with console.status(f"renderer, {side} pixels"):
             result["renderer"].append(renderer_row(side, config.rounds))
@@ -120,6 +132,20 @@ def step_row(encoder: RegionEncoder, config: Config, rounds: int) -> Row:
         "clip_seconds": found["CLIP"].seconds,
         **found["step"]._asdict(),
         "peak": peak_bytes(step, CPU),
+    }
+
+
+def looks_row(encoder: RegionEncoder, name: str, rounds: int = 3) -> Row:
+    """The time of a step by 64 augmented looks over that of one by two masked pictures."""
+    configs = {"masked": BASE, "augmented": AUGMENTED}
+    cases: Cases = {
+        key: step_of(encoder, replace(config, guidance=(name,))) for key, config in configs.items()
+    }
+    found = compare(cases, rounds, clock_of(CPU))
+    return {
+        "tower": name,
+        "masked_seconds": found["masked"].seconds,
+        **found["augmented"]._asdict(),
     }
 
 
@@ -220,6 +246,14 @@ def difference(one: Rendering, other: Rendering) -> dict[str, float]:
 
 def growth_cases(encoder: RegionEncoder) -> dict[str, Cases]:
     """What grows -> a step at each of its values, the smallest first."""
+    return {
+        what: {str(at): step_of(encoder, config) for at, config in configs.items()}
+        for what, configs in growth_configs().items()
+    }
+
+
+def growth_configs() -> dict[str, dict[int, Config]]:
+    """What grows -> the settings at each of its values, the smallest first."""
     base = replace(BASE, guidance=("mini",))
 
     def grid(side: int) -> Config:
@@ -233,15 +267,11 @@ def growth_cases(encoder: RegionEncoder) -> dict[str, Cases]:
         none = replace(base.field, mirror="none")
         return replace(base, prompt=None, parts=texts[:count], field=none)
 
-    grown: dict[str, dict[int, Config]] = {
+    return {
         "voxels a side": {side: grid(side) for side in (32, 64, 128)},
         "samples a unit ball's diameter": {count: samples(count) for count in (20, 40, 80)},
         "views": {views: replace(base, views=views) for views in (2, 4, 8)},
         "parts with prompts of their own": {count: parts(count) for count in (1, 2, 3)},
-    }
-    return {
-        what: {str(at): step_of(encoder, config) for at, config in configs.items()}
-        for what, configs in grown.items()
     }
 
 
@@ -260,14 +290,20 @@ def _conditions(config: Bench) -> Row:
 
 
 def sheets(result: Row) -> list[Sheet]:
-    """The tables of steps, of the renderers, and of growth."""
+    """The tables of steps, of looks, of the renderers, and of growth."""
     step_heads = ("tower", "pictures", "CLIP, ms", "step, ms", "step / CLIP", "quartiles",
                   f"at most {AT_MOST}", "peak, MB")  # fmt: skip
+    looks_heads = ("tower", "2 masked, ms", "64 augmented, ms", "augmented / masked", "quartiles")
     renderer_heads = ("pictures", "ours, ms", "dense, ms", "dense / ours", "quartiles",
                       f"at least {AT_LEAST:g}", "peak, MB: ours", "dense",
                       "difference: mean", "most")  # fmt: skip
     return [
         Sheet("A step beside its CLIP", step_heads, [_step_cells(row) for row in result["step"]]),
+        Sheet(
+            "A step by 64 augmented looks of plain CLIP beside one by 2 masked pictures",
+            looks_heads,
+            [_looks_cells(row) for row in result["looks"]],
+        ),
         Sheet(
             "Renderer, forward and backward",
             renderer_heads,
@@ -291,6 +327,11 @@ def _step_cells(row: Row) -> tuple[str, ...]:
         ("yes" if row["ratio"] <= AT_MOST else "no") if asked else "",
         _megabytes(row["peak"]),
     )
+
+
+def _looks_cells(row: Row) -> tuple[str, ...]:
+    milliseconds = (f"{1000 * row[key]:.1f}" for key in ("masked_seconds", "seconds"))
+    return (row["tower"], *milliseconds, *ratio_cells(row, 1))
 
 
 def _renderer_cells(row: Row) -> tuple[str, ...]:
@@ -319,10 +360,11 @@ def note(result: Row) -> str:
         f"{told['date']}: {told['machine']}, cores {told['cores']}, threads {told['threads']}, "
         f"torch {told['torch']}, float32, {told['rounds']} rounds. A step renders, augments, asks "
         f"CLIP, goes back into a field of 48 voxels a side and changes it; CLIP is the tower "
-        f"alone, forward and backward to as many pictures of its own size. The renderers march "
-        f"the same samples, 96 across the unit ball, through a field of 64 voxels a side in which "
-        f"a solid ball fills a tenth; ours leaves out those that are empty or hidden. Ratios are "
-        f"medians of the rounds; 1 MB is a million bytes."
+        f"alone, forward and backward to as many pictures of its own size. The augmented looks are "
+        f"PureCLIPNeRF's, 8 at each of 8 views, 8 at a time through the tower (3 rounds). The "
+        f"renderers march the same samples, 96 across the unit ball, through a field of 64 voxels "
+        f"a side in which a solid ball fills a tenth; ours leaves out those that are empty or "
+        f"hidden. Ratios are medians of the rounds; 1 MB is a million bytes."
     )
 
 

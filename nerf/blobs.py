@@ -1,7 +1,7 @@
 """Simple solids to begin with, as grids of logits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,13 @@ class Proportion:
     taper: float = 0.0
     roundness: float = 2.0
     hole: float = 0.0
+
+    def at_least(self, least: float) -> "Proportion":
+        """The same, no half side smaller than that; rings stay as they are."""
+        if self.hole > 0:
+            return self
+        sides = {name: max(getattr(self, name), least) for name in ("width", "height", "depth")}
+        return replace(self, **sides)
 
 
 def blob_logits(

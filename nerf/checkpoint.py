@@ -139,12 +139,18 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
-def step_in(folder: Path) -> int | None:
-    """The step of the folder's checkpoint, None without a good one."""
+def found_in(folder: Path) -> Checkpoint | None:
+    """The folder's checkpoint, None without a good one."""
     try:
-        return unpack((folder / FILE).read_bytes()).step
+        return unpack((folder / FILE).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def step_in(folder: Path) -> int | None:
+    """The step of the folder's checkpoint, None without a good one."""
+    found = found_in(folder)
+    return None if found is None else found.step
 
 
 def keeper(

@@ -114,6 +114,12 @@ def _check_texts(config: Config) -> None:
         )
     if any(not text.strip() for text in config.avoid):
         raise ValueError('avoid has an empty text; expected a description such as "a blue ball".')
+    avoided = [*config.avoid, *(text for part in parts for text in part.avoid)]
+    if avoided and config.loss not in ("auto", "contrastive"):
+        raise ValueError(
+            f"avoid names {avoided[0]!r}, but loss is {config.loss!r}, which knows no other texts; "
+            "expected --loss auto or contrastive, or nothing to avoid."
+        )
     if config.view_prompts:
         _check_view_prompts(config)
     if parts and config.alpha == "ones":

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -44,8 +44,8 @@ from settings import Config
 from shares import WHOLE, Shares
 from warm_start import GRAY_BALL, FirstRound, Start, best_start, first_round
 
-_FIRST_ROUNDS: WeakKeyDictionary[Encoder, tuple[tuple, FirstRound]] = WeakKeyDictionary()
-"""The last one of each tower, and the settings that it is of: the next prompt or part begins with
+_FIRST_ROUNDS: WeakKeyDictionary[Encoder, dict[tuple, FirstRound]] = WeakKeyDictionary()
+"""The last one of each tower, by the settings that it is of: the next prompt or part begins with
 the same."""
 
 
@@ -147,7 +147,11 @@ def find_start(
     one: WeightedGuide,
     before_each: Callable[[], None] = lambda: None,
 ) -> Start:
-    """The blob that each aim of a guide likes best; of a mesh, its mean color."""
+    """The blob that each aim of a guide likes best; of a mesh, its mean color.
+
+    A tower's look at the first round is kept while the tower is, if it can be referred to weakly:
+    its weights are not expected to change.
+    """
 
     def find(aim: Aim) -> Start:
         settings, encoder = config.warm_start, aim.guide.encoder
@@ -159,11 +163,14 @@ def find_start(
             config.alpha, config.resolution, settings, config.field, config.cameras, config.render,
             config.seed, torch.device(config.device),
         )  # fmt: skip
-        of, first = _FIRST_ROUNDS.get(encoder, (None, None))
-        if first is None or of != (*scenery, config.tower):
-            first = first_round(see, *scenery, before_each=before_each)
-            _FIRST_ROUNDS[encoder] = (*scenery, config.tower), first
-        return best_start(aim.guide, see, config.alpha, settings, first, before_each=before_each)
+        kept: dict[tuple, FirstRound] = {}
+        with suppress(TypeError):  # not every tower can be a key
+            kept = _FIRST_ROUNDS.setdefault(encoder, kept)
+        key = (*scenery, config.tower)
+        if key not in kept:
+            kept.clear()
+            kept[key] = first_round(see, *scenery, before_each=before_each)
+        return best_start(aim.guide, see, config.alpha, kept[key], settings, before_each)
 
     whole = next((aim for aim in one.aimed if not aim.part), None)
     parts = () if config.start.repaint else tuple(find(aim) for aim in one.aimed if aim.part)

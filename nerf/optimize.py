@@ -126,6 +126,7 @@ def _make(
         return "finished before, skipped"
     check_apart(config.start, folder)
     make_writable(folder)
+    check_free(config, folder)
     shares = Shares(config.split_views, range(config.split_views))
     result = run(config, encoders, folder, shares, viewer, quiet)
     if _exit_code(result, folder):

@@ -147,13 +147,20 @@ def check_free(config: Config, folder: Path) -> None:
     """Nothing.
 
     Raises:
-        ValueError: the folder holds the result of another prompt.
+        ValueError: the folder holds the result, or the checkpoint, of another prompt.
     """
-    found = read_result(folder)
-    if found is not None and found.get("prompt") != title(config):
+    result, left = read_result(folder), checkpoint.found_in(folder)
+    if result is not None:
+        there = result.get("prompt")
+    elif left is not None:
+        made = left.settings["prompt"], tuple(left.settings["parts"])
+        there = title(dataclasses.replace(config, prompt=made[0], parts=made[1]))
+    else:
+        return
+    if there != title(config):
         raise ValueError(
-            f"output {str(folder)!r} holds a result of the prompt {found.get('prompt')!r}, not of "
-            f"{title(config)!r}. Give another folder with --output, or remove that one."
+            f"output {str(folder)!r} holds what was made of {there!r}, not of {title(config)!r}. "
+            "Give another folder with --output, or remove that one."
         )
 
 

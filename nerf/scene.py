@@ -245,7 +245,8 @@ def first_field(
             continue
         low, high = bounds(shape, RADIUS)
         center, scale = ((low + high) / 2).tolist(), float((high - low).min()) / 2 / 0.7
-        blob = blob_logits(part.proportion, size, center=center, scale=scale).to(device)
+        proportion = part.proportion.at_least(2 / (size - 1) / scale)  # a voxel, to be there at all
+        blob = blob_logits(proportion, size, center=center, scale=scale).to(device)
         member = _on_grid(shape, size).to(device)
         density = torch.lerp(density, blob - settings.shift, member)
         near = shape.distance(vertices(color_size).view(-1, 3)).view(1, 1, *[color_size] * 3)

@@ -85,6 +85,7 @@ class FirstRound(NamedTuple):
     A pair's index is that of its proportion times the number of colors, plus that of its color.
     """
 
+    proportions: Sequence[Proportion]
     blobs: Sequence[tuple[Tensor, Tensor]]
     """Shade and opacity of each proportion in white, see `_blob_views`."""
     colors: Float[Tensor, "colors 3"]
@@ -124,7 +125,7 @@ def first_round(
     embeddings = _embedded(
         embed, alpha, blobs, colors, jobs, settings.batch, generator, before_each
     )
-    return FirstRound(blobs, colors, embeddings, generator.get_state())
+    return FirstRound(proportions, blobs, colors, embeddings, generator.get_state())
 
 
 @torch.no_grad()
@@ -132,9 +133,8 @@ def best_start(
     guide: Guidance,
     embed: Embed,
     alpha: AlphaMode,
-    settings: WarmStartSettings,
     first: FirstRound,
-    proportions: Sequence[Proportion] = PROPORTIONS,
+    settings: WarmStartSettings,
     before_each: Callable[[], None] = lambda: None,
 ) -> Start:
     """The pair that a guide likes best: the finalists of the first round, seen from all sides."""
@@ -152,7 +152,7 @@ def best_start(
     final = _scores(guide, embeddings).view(len(finalists), settings.views).mean(dim=1)
     blob, color = finalists[int(final.argmax())]
     red, green, blue = first.colors[color].tolist()
-    return Start(proportions[blob], (red, green, blue), float(final.max()))
+    return Start(first.proportions[blob], (red, green, blue), float(final.max()))
 
 
 def _blob_views(

@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,16 +269,31 @@ def test_each_seed_has_meshes_of_its_own(program: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "augmented" / "seed-7" / "a-red-sphere" / "mesh.glb").is_file()
 
 
-def test_the_table_keeps_other_variants_of_the_same_judge(program: Path, tmp_path: Path) -> None:
-    first = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["plain"], about_judge="A")
-    both = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], about_judge="A")
+def test_the_table_keeps_other_variants_that_were_made_alike(program: Path, tmp_path: Path) -> None:
+    def table(variant: str, prompts: list[str] = PROMPTS, **others: Any) -> dict:
+        return evaluate_text_to_3d(program, prompts, tmp_path / "out", [variant], **others)
+
+    first, both = table("plain"), table("masked")
     assert list(both) == ["masked", "plain"] and both["plain"] == first["plain"]
-    assert json.loads((tmp_path / "table.json").read_text()) == both
-    assert "## plain" in (tmp_path / "table.md").read_text()
-    other = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], about_judge="B")
-    assert list(other) == ["masked"]
-    (tmp_path / "table.json").write_text("[]")
-    assert list(evaluate_text_to_3d(program, PROMPTS, tmp_path, ["plain"])) == ["plain"]
+    assert json.loads((tmp_path / "out" / "table.json").read_text()) == both
+    assert "## plain" in (tmp_path / "out" / "table.md").read_text()
+    assert list(table("masked", about_judge="another")) == ["masked"]
+    assert list(table("masked")) == ["masked"]  # the file had another judge's only
+    assert list(table("plain")) == ["masked", "plain"]
+    assert list(table("masked", PROMPTS[:2])) == ["masked"]
+    assert list(table("plain", PROMPTS[:2], options=["--steps", "3"])) == ["plain"]
+    (tmp_path / "out" / "table.json").write_text("[]")
+    assert list(table("plain")) == ["plain"]
+
+
+def test_rows_of_other_weights_do_not_stand_beside(tmp_path: Path) -> None:
+    for digest in ("1", "2"):
+        settings = {"settings": {"digests": {"mini": digest}}}
+        (tmp_path / "result.json").write_text(json.dumps(settings))
+        part = {"made_by": evaluate_3d.made_by(tmp_path, PROMPTS, (), "")}
+        table = evaluate_3d.merged({"masked" if digest == "1" else "plain": part}, tmp_path)
+        (tmp_path / "table.json").write_text(json.dumps(table))
+    assert list(table) == ["plain"]
 
 
 def test_augmented_are_the_looks_of_pureclipnerf() -> None:

@@ -11,7 +11,18 @@ from rich.console import Console
 
 import bench as program
 from alphaclip_gen import bench_cases
-from bench import BASE, Bench, ball_volume, bench, dense, difference, ours, sheets, step_of
+from bench import (
+    BASE,
+    Bench,
+    ball_volume,
+    bench,
+    dense,
+    difference,
+    growth_configs,
+    ours,
+    sheets,
+    step_of,
+)
 from cameras import turntable
 from render import Occupancy, render
 
@@ -73,6 +84,8 @@ def test_every_table_has_its_rows_and_is_written(encoders, monkeypatch, tmp_path
     result = bench(Bench(resolutions=(16,), rounds=3, output=tmp_path / "new"), console)
     assert [row["tower"] for row in result["step"]] == ["mini", "ViT-B/16"]
     assert all(row["seconds"] > 0 and row["peak"] > 0 for row in result["step"])
+    assert [row["tower"] for row in result["looks"]] == ["mini", "ViT-B/16"]
+    assert all(row["seconds"] > row["masked_seconds"] > 0 for row in result["looks"])
     assert result["renderer"][0]["our_peak"] < result["renderer"][0]["dense_peak"]
     page = (tmp_path / "new" / "cost-3d.md").read_text()
     for sheet in sheets(result):
@@ -87,9 +100,38 @@ def test_a_step_is_held_against_what_is_asked(ratio, said) -> None:
         **{"tower": "ViT-B/16", "pictures": 2, "resolution": 64, "clip_seconds": 1.0},
         **{"seconds": ratio, "ratio": ratio, "low": ratio, "high": ratio, "peak": 1},
     }
-    result = {"step": [row, {**row, "tower": "mini"}], "renderer": [], "growth": []}
+    result = {"step": [row, {**row, "tower": "mini"}], "looks": [], "renderer": [], "growth": []}
     rows = sheets(result)[0].rows
     assert rows[0][-2] == said and rows[1][-2] == ""
+
+
+@pytest.mark.parametrize("ratio, said", [(2.9, "no"), (3.0, "yes")])
+def test_the_renderer_is_held_against_what_is_asked(ratio, said) -> None:
+    row = {
+        **dict.fromkeys(("our_seconds", "seconds", "our_peak", "dense_peak"), 1.0),
+        **dict.fromkeys(("ratio", "low", "high"), ratio),
+        **{"resolution": 64, "mean_difference": 0.0, "most_difference": 0.0},
+    }
+    result = {"step": [], "looks": [], "renderer": [row], "growth": []}
+    assert said in sheets(result)[2].rows[0]
+
+
+def test_just_what_is_named_grows() -> None:
+    """Each table changes its own setting, and that one only."""
+    values = {
+        "voxels a side": lambda config: config.field.density_sizes[0],
+        "samples a unit ball's diameter": lambda config: round(2 / config.render.step),
+        "views": lambda config: config.views,
+        "parts with prompts of their own": lambda config: len(config.parts),
+    }
+    configs = growth_configs()
+    assert list(configs) == list(values)
+    usual = {what: value(BASE) for what, value in values.items()}
+    for what, grown in configs.items():
+        assert [values[what](config) for config in grown.values()] == list(grown)
+        for other in values:
+            found = {values[other](config) for config in grown.values()}
+            assert other == what or found == {usual[other]}
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,15 @@ def test_right_is_right_from_the_front() -> None:
     assert project(camera(180.0, 0.0), point)[0, 0, 0] < -0.1
 
 
+def test_random_views_are_spread_around() -> None:
+    """One in each sector: the half circle from one of eight on has four or five."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        azimuth = azimuths(random_views(8, CameraSettings(), generator))
+        within = ((azimuth - azimuth[:, None]) % 360 < 180).sum(dim=1)  # itself too
+        assert within.min() >= 4 and within.max() <= 5
+
+
 def test_rotations_are_right_handed_rotations() -> None:
     rotation = random_views(8, CameraSettings(), torch.Generator().manual_seed(1)).rotation
     assert torch.allclose(rotation @ rotation.mT, torch.eye(3).expand(8, 3, 3), atol=1e-5)

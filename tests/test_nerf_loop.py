@@ -13,7 +13,7 @@ from adam import AdamSettings
 from blobs import Proportion
 from cameras import azimuths, random_views
 from field import VoxelField, blob_field
-from guides import make_guides
+from guides import make_guides, pull
 from implicit import ImplicitField
 from looks import AugmentSettings
 from loop import Clock, Progress, begin, guidance_gradient, optimize
@@ -22,7 +22,7 @@ from parts import parse_shape
 from presets import PRESETS
 from scene import Scene
 from settings import Config, TowerSettings
-from warm_start import Start, WarmStartSettings
+from warm_start import GRAY_BALL, Start, WarmStartSettings
 
 STAND_IN = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))
 Moments, SMALL = STAND_IN["Moments"], STAND_IN["SMALL"]
@@ -56,9 +56,22 @@ def test_a_tower_looks_at_the_warm_starts_pictures_once() -> None:
         assert start == start_and_looks(changed(prompt=text), Moments())[0]
         assert again == 1 < calls
     assert start == first
-    for other in (changed(seed=1), changed(alpha="ones"), changed(resolution=20)):
+    others = [changed(seed=1), changed(alpha="ones"), changed(resolution=20)]
+    others += [changed(tower=TowerSettings(batch=3)), changed(tower=TowerSettings(batch=4))]
+    for other in others:
         assert start_and_looks(other, tower) == start_and_looks(other, Moments())
-    assert start_and_looks(changed(warm_start=WarmStartSettings(shades=0)), tower)[1] == 0
+    gray = changed(warm_start=WarmStartSettings(shades=0))
+    assert start_and_looks(gray, tower) == (GRAY_BALL, 0)
+
+
+def test_a_tower_of_any_class_guides() -> None:
+    """Also one that is no key of a dictionary."""
+
+    class Unhashable(Moments):
+        __hash__ = None
+
+    start = steps_of(changed(steps=0), Unhashable())[0].start
+    assert start == steps_of(changed(steps=0), Moments())[0].start
 
 
 # One step
@@ -77,6 +90,23 @@ def test_the_guides_are_told_from_where_each_view_looks(monkeypatch) -> None:
     first = random_views(4, SMALL.cameras, generator)
     assert torch.equal(told[0], azimuths(first)) and not torch.equal(told[0], told[1])
     assert told[0].std() > 10
+
+
+def test_every_look_is_told_the_azimuth_of_its_view(monkeypatch) -> None:
+    """Pictures are all views for one aim, then for the next; each is looked at several times."""
+    told = []
+
+    def heard(guides, image, alpha, mode, tower, progress, azimuth):
+        told.append(azimuth.tolist())
+        return pull(guides, image, alpha, mode, tower, progress, azimuth)
+
+    monkeypatch.setattr(loop, "pull", heard)
+    config = changed(augment=AugmentSettings(copies=3))
+    color, opacity = torch.rand(4, 3, 12, 12), torch.rand(4, 1, 12, 12)
+    generator, azimuth = torch.Generator().manual_seed(0), torch.tensor([10.0, 200.0])
+    guides = make_guides(config, (Moments(),))
+    guidance_gradient(guides, color, opacity, config, 0.0, generator, azimuth)
+    assert told == [2 * (3 * [10.0] + 3 * [200.0])]
 
 
 def test_the_guides_gradient_is_the_one_of_the_whole_chain() -> None:

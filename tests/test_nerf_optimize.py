@@ -23,8 +23,6 @@ from warm_start import WarmStartSettings
 
 STAND_IN = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))
 Moments, SMALL, FLAGS = STAND_IN["Moments"], STAND_IN["SMALL"], STAND_IN["FLAGS"]
-FINE = ("--field.density-sizes", "16", "18", "20")
-"""Enough for a part's thin blob."""
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +202,7 @@ def test_a_file_of_prompts(tmp_path, tower, capsys) -> None:
 def test_parts_from_the_command_line(tmp_path, tower, capsys) -> None:
     """Without a prompt: the folder and the result are called by the parts."""
     parts = ["--part", "a red stick @ right", "--part", "a blue disk @ left:weight=2"]
-    command = [*parts, "--field.mirror", "none", *FLAGS, *FINE, "--every", "0"]
+    command = [*parts, "--field.mirror", "none", *FLAGS, "--every", "0"]
     command += ["--turntable", "webp"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
@@ -220,7 +218,7 @@ def test_parts_from_the_command_line(tmp_path, tower, capsys) -> None:
 def test_a_file_of_prompts_with_parts(tmp_path, tower, capsys) -> None:
     file, output = tmp_path / "prompts.txt", tmp_path / "out"
     file.write_text("| a red stick @ top | a blue disk @ bottom\na red stick\n")
-    command = ["--prompts", str(file), "--output", str(output), *FLAGS, *FINE, "--every", "0"]
+    command = ["--prompts", str(file), "--output", str(output), *FLAGS, "--every", "0"]
     assert optimize.main(command) == 0
     names = {path.name for path in output.iterdir()}
     assert names == {"a-red-stick-top-a-blue-disk-bottom", "a-red-stick"}
@@ -236,11 +234,12 @@ def test_one_prompt_does_not_take_the_place_of_another(tmp_path, tower, capsys) 
     assert optimize.main(["--prompt", "a red stick", *flags]) == 0
     kept = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert optimize.main(["--prompt", "a blue disk", *flags]) == 2
-    assert "holds a result of the prompt 'a red stick', not of 'a blue" in capsys.readouterr().err
+    assert "holds what was made of 'a red stick', not of 'a blue disk'" in capsys.readouterr().err
     assert all((tmp_path / name).read_bytes() == data for name, data in kept.items())
-    assert (
-        optimize.main(["--prompt", "a red stick", "--seed", "1", *flags]) == 0
-    )  # anew, if asked for
+    (tmp_path / "result.json").unlink()  # as after kill -9
+    assert optimize.main(["--prompt", "a blue disk", *flags]) == 2
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept["checkpoint.pt"]
+    assert optimize.main(["--prompt", "a red stick", "--seed", "1", *flags]) == 0
 
 
 def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -> None:
@@ -257,6 +256,14 @@ def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -
     [
         (["--prompt", " "], "prompt is empty"),
         ([], "got neither"),
+        (
+            ["--prompt", "a red stick", "--avoid", "a blue disk", "--loss", "cosine"],
+            "avoid names 'a blue disk', but loss is 'cosine'",
+        ),
+        (
+            ["--part", "a red stick @ top:avoid=a blue disk", "--loss", "spherical"],
+            "avoid names 'a blue disk', but loss is 'spherical'",
+        ),
         (["--prompt", "a red stick", "--prompts", "list.txt"], "got both"),
         (["--prompts", "no-such-list.txt"], "no-such-list.txt' not found"),
         (["--prompt", "a red stick", "--steps", "0"], "steps is 0; expected 1 or more"),

@@ -77,6 +77,17 @@ def test_parts_alone_begin_as_a_blob_each_in_its_color() -> None:
     assert torch.allclose(color[:, 1], torch.tensor(BLUE), atol=0.12)
 
 
+def test_a_part_too_small_for_its_blob_begins_with_a_voxel_of_it() -> None:
+    """A stick in a ball of radius 0.2 would be thinner than the voxels."""
+    thin = Proportion(0.2, 0.75, 0.2)
+    part = Start(thin, RED, None)
+    field = first_field(
+        Start(thin, RED, None, (part,)), Scene((shape("ball 0 0.6 0 0.2"),), whole=False), FREE, CPU
+    )
+    density, _, _ = field.volume()(torch.tensor([[0.0, 0.6, 0.0], [0.0, -0.6, 0.0]]))
+    assert density[0] > 10 > 1 > density[1]
+
+
 def test_the_whole_gives_way_to_the_blob_of_a_part() -> None:
     """The gray stick reaches up to 0.8; above 0.2 a red ball of radius 0.2 takes its place."""
     scene = Scene((shape("top 0.2"),))

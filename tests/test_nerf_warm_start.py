@@ -39,7 +39,7 @@ def start_of(
 ) -> Start:
     guide = Guidance(tower or Moments(), text, NEGATIVES)
     first = look(alpha, settings, proportions, guide.encoder)
-    return best_start(guide, guide.encoder.embed, alpha, settings, first, proportions)
+    return best_start(guide, guide.encoder.embed, alpha, first, settings)
 
 
 @pytest.mark.parametrize("alpha", ["opacity", "hard"])
@@ -58,7 +58,7 @@ def test_one_first_round_serves_every_text() -> None:
     calls = tower.calls
     for text in ("a red stick", "a green disk", "a blue disk"):
         guide = Guidance(tower, text, NEGATIVES)
-        start = best_start(guide, tower.embed, "opacity", settings, first)
+        start = best_start(guide, tower.embed, "opacity", first, settings)
         assert start == start_of("opacity", settings, text=text)
     assert tower.calls - calls == 3  # each time one batch, of the finalists
 

@@ -106,8 +106,7 @@ def main(config: Config) -> None:
     tokenizer = new_tokenizer()
     model = new_model(tokenizer)
     if config.start:
-        _begin_with(model, tokenizer, config.start)
-    beginning = copy.deepcopy(model.state_dict())
+        beginning = _begin_with(model, tokenizer, config.start)
     model.set_attn_implementation("eager")  # two thirds of SDPA's step time here
     learner, average = Learner(model), copy.deepcopy(model)
     muon, adam = optimizers = new_optimizers(learner, config)
@@ -142,19 +141,24 @@ def main(config: Config) -> None:
     write_log(log, step=config.steps, held_out=held_out(average, tokenizer, cast, config.seed + 1))
 
 
-def _begin_with(model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerBase, start: Path) -> None:
+def _begin_with(
+    model: AlphaCLIPModel, tokenizer: PreTrainedTokenizerBase, start: Path
+) -> dict[str, torch.Tensor]:
+    """The weights of an earlier mini that the model has then, by their names in it."""
     earlier = AlphaCLIPModel.from_pretrained(start, dtype=torch.float32)
     if AutoTokenizer.from_pretrained(start).get_vocab() == tokenizer.get_vocab():
         model.load_state_dict(earlier.state_dict())
-    else:
-        model.vision_model.load_state_dict(earlier.vision_model.state_dict())
+        return earlier.state_dict()
+    seen = earlier.vision_model.state_dict()
+    model.vision_model.load_state_dict(seen)
+    return {f"vision_model.{name}": weights for name, weights in seen.items()}
 
 
 @torch.no_grad()
 def _blend(model: AlphaCLIPModel, beginning: dict[str, torch.Tensor], share: float) -> None:
-    """Nothing; the model's weights are moved back toward the beginning's, but for a share."""
-    for name, weights in model.state_dict().items():
-        weights.lerp_(beginning[name], 1 - share)
+    """Nothing; all weights of the beginning count again in the model, but for a share."""
+    for name, weights in beginning.items():
+        model.state_dict()[name].lerp_(weights, 1 - share)
 
 
 def train_step(
