@@ -175,7 +175,7 @@ def evaluate_text_to_3d(
         )
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    table: dict[str, dict] = {}
+    table, new = dict[str, dict](), dict[str, dict]()
     names = slugs(prompts)
     for variant in variants:
         rows, codes = list[Row](), list[int | None]()
@@ -189,8 +189,8 @@ def evaluate_text_to_3d(
                 for name, prompt in zip(names, prompts, strict=True)
             ]
         first = output / variant / f"seed-{seeds[0]}"
-        part = {
-            "made_by": made_by(first / names[0], prompts, options, about_judge),
+        new[variant] = {
+            "made_by": made_by(first, names, prompts, options, about_judge),
             "exit_codes": codes,
             "pictures_a_step": pictures_a_step(first / names[0]),
             **summarize(rows),
@@ -202,7 +202,7 @@ def evaluate_text_to_3d(
         ]
         sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
-        table = merged({variant: part}, output)
+        table = merged(new, output)
         write_json(output / "table.json", table)
         write_text(output / "table.md", markdown(table, about_judge))
         logger.info("%s: %s", variant, table[variant]["caption"])
@@ -210,24 +210,29 @@ def evaluate_text_to_3d(
 
 
 def made_by(
-    folder: Path, prompts: Sequence[str], options: Sequence[str], about_judge: str
+    folder: Path,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    options: Sequence[str],
+    about_judge: str,
 ) -> dict[str, Any]:
-    """What rows have to have in common to stand in one table; `folder` has one of the results."""
-    digests = (result_of(folder).get("settings") or {}).get("digests")
+    """What rows have to have in common to stand in one table; `folder` has their results."""
+    settings = (result_of(folder / name).get("settings") or {} for name in names)
+    towers = next((found["digests"] for found in settings if "digests" in found), None)
     same = {"judge": about_judge, "prompts": list(prompts), "options": list(options)}
-    return {**same, "towers": digests}
+    return {**same, "towers": towers}
 
 
 def merged(new: dict[str, dict], output: Path) -> dict[str, dict]:
-    """The table of one new variant, and of those that `output` has from before, made alike."""
-    (variant, part), *_ = new.items()
+    """The table of new variants, and of those that `output` has from before, made alike."""
+    made = [part["made_by"] for part in new.values()]
     try:
         old = json.loads((output / "table.json").read_text(encoding="utf-8"))
-        alike = {key: one for key, one in old.items() if one["made_by"] == part["made_by"]}
+        table = {key: one for key, one in old.items() if one["made_by"] in made}
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
-        alike = {}
-    alike[variant] = part
-    return {name: alike[name] for name in VARIANTS if name in alike}
+        table = {}
+    table.update(new)
+    return {name: table[name] for name in VARIANTS if name in table}
 
 
 def evaluation_prompts(count: int = 60) -> list[str]:

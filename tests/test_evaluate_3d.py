@@ -289,8 +289,9 @@ def test_the_table_keeps_other_variants_that_were_made_alike(program: Path, tmp_
 def test_rows_of_other_weights_do_not_stand_beside(tmp_path: Path) -> None:
     for digest in ("1", "2"):
         settings = {"settings": {"digests": {"mini": digest}}}
-        (tmp_path / "result.json").write_text(json.dumps(settings))
-        part = {"made_by": evaluate_3d.made_by(tmp_path, PROMPTS, (), "")}
+        (tmp_path / "b").mkdir(exist_ok=True)  # the first prompt, a, has no result
+        (tmp_path / "b" / "result.json").write_text(json.dumps(settings))
+        part = {"made_by": evaluate_3d.made_by(tmp_path, ["a", "b"], PROMPTS, (), "")}
         table = evaluate_3d.merged({"masked" if digest == "1" else "plain": part}, tmp_path)
         (tmp_path / "table.json").write_text(json.dumps(table))
     assert list(table) == ["plain"]
