@@ -149,12 +149,11 @@ def check_free(config: Config, folder: Path) -> None:
     Raises:
         ValueError: the folder holds the result, or the checkpoint, of another prompt.
     """
-    result, left = read_result(folder), checkpoint.found_in(folder)
-    if result is not None:
+    if (result := read_result(folder)) is not None:
         there = result.get("prompt")
-    elif left is not None:
-        made = left.settings["prompt"], tuple(left.settings["parts"])
-        there = title(dataclasses.replace(config, prompt=made[0], parts=made[1]))
+    elif (left := checkpoint.found_in(folder)) is not None:
+        prompt, parts = left.settings["prompt"], tuple(left.settings["parts"])
+        there = title(dataclasses.replace(config, prompt=prompt, parts=parts))
     else:
         return
     if there != title(config):

@@ -38,7 +38,7 @@ def extract(
         volume: the field.
         smallest_part: separate parts below this fraction of the largest one's volume are dropped.
         faces: at most so many, see `decimated`; None keeps all.
-        fit: fit the surface to the rendering's outlines, see `fitted`; a few seconds. Without it,
+        fit: fit the surface to the rendering's outlines, see `fitted`; about a second. Without it,
             the outlines agree a little less.
         level: density at the surface; `automatic_level` if not given.
         before_each: called before each stage of the work; it may raise, to stop.
