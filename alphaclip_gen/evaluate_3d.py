@@ -56,11 +56,18 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """Variant -> the flags it adds: opacity as alpha (the program's default); plain CLIP; plain CLIP
 with PureCLIPNeRF's looks at each view (arXiv 2209.15172), 64 pictures a step."""
 
+OWN = {
+    *("prompt", "prompts", "seed", "output", "device", "session", "mesh", "pictures"),
+    *("alpha", "views", "augment"),
+}
+"""A result's settings that may differ within a table: of a mesh, a place or files, or set by
+`VARIANTS`."""
+
 
 @dataclass(frozen=True)
 class EvaluateTextTo3D:
     """Text-to-3D over many prompts, named by a judge. What is finished is not made again, and the
-    tables keep what they say of other variants that were made alike."""
+    tables keep what they say of other variants and seeds that were made alike."""
 
     output: Path = Path("evaluation/text-to-3d")
     """Folder of the meshes (a folder for each variant and seed) and of the tables."""
@@ -144,7 +151,9 @@ def evaluate_text_to_3d(
     judge: MeshJudge | None = None,
     about_judge: str = "",
 ) -> dict:
-    """Scores of each variant, and of those that `output` has from before, made and judged alike.
+    """Scores of each variant, with the variants and seeds of before that were made alike.
+
+    Those are read from table.json in `output`.
 
     They are written to table.md, table.json and <variant>.png there.
 
@@ -175,34 +184,41 @@ def evaluate_text_to_3d(
         )
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    table, new = dict[str, dict](), dict[str, dict]()
+    old, new = table_in(output), dict[str, dict]()
     names = slugs(prompts)
     for variant in variants:
-        rows, codes = list[Row](), list[int | None]()
+        rows, codes = list[Row](), dict[str, int | None]()
         for seed in seeds:
             folder = output / variant / f"seed-{seed}"
             flags = [*VARIANTS[variant], "--seed", str(seed), *options]
             made = make_meshes(program, prompts, folder, flags) if program else NOTHING_MADE
-            codes.append(made.code)
+            codes[str(seed)] = made.code
             rows += [
                 judge_folder(judge, folder / name, prompt, seed, made.problems.get(name))
                 for name, prompt in zip(names, prompts, strict=True)
             ]
         first = output / variant / f"seed-{seeds[0]}"
+        alike = made_by(first, names, prompts, options, about_judge)
+        pictures = pictures_a_step(first / names[0])
+        before = old.get(variant, {})
+        if (before.get("made_by"), before.get("pictures_a_step")) == (alike, pictures):
+            others = (Row(**row) for row in before["rows"] if row["seed"] not in seeds)
+            rows, codes = [*rows, *others], {**before["exit_codes"], **codes}
+        sheet_rows, rows = rows[: len(prompts)], sorted(rows, key=lambda row: row.seed)
         new[variant] = {
-            "made_by": made_by(first, names, prompts, options, about_judge),
+            "made_by": alike,
             "exit_codes": codes,
-            "pictures_a_step": pictures_a_step(first / names[0]),
+            "pictures_a_step": pictures,
             **summarize(rows),
             "rows": [asdict(row) for row in rows],
         }
         meshes = [
             load_mesh(first / name, row.prompt, row.problem)[0]
-            for name, row in zip(names, rows, strict=False)  # the first seed's
+            for name, row in zip(names, sheet_rows, strict=True)
         ]
-        sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
+        sheet = contact_sheet(sheet_rows, meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
-        table = merged(new, output)
+        table = merged(new, old)
         write_json(output / "table.json", table)
         write_text(output / "table.md", markdown(table, about_judge))
         logger.info("%s: %s", variant, table[variant]["caption"])
@@ -217,21 +233,30 @@ def made_by(
     about_judge: str,
 ) -> dict[str, Any]:
     """What rows have to have in common to stand in one table; `folder` has their results."""
-    settings = (result_of(folder / name).get("settings") or {} for name in names)
-    towers = next((found["digests"] for found in settings if "digests" in found), None)
-    same = {"judge": about_judge, "prompts": list(prompts), "options": list(options)}
-    return {**same, "towers": towers}
+    found = (result_of(folder / name).get("settings") for name in names)
+    settings = next((one for one in found if one), {})
+    return {
+        "judge": about_judge,
+        "prompts": list(prompts),
+        "options": list(options),
+        "settings": {key: value for key, value in settings.items() if key not in OWN},
+    }
 
 
-def merged(new: dict[str, dict], output: Path) -> dict[str, dict]:
-    """The table of new variants, and of those that `output` has from before, made alike."""
-    made = [part["made_by"] for part in new.values()]
+def table_in(output: Path) -> dict[str, dict]:
+    """What table.json of a folder holds, by variant; nothing where there is none to be read."""
     try:
-        old = json.loads((output / "table.json").read_text(encoding="utf-8"))
-        table = {key: one for key, one in old.items() if one["made_by"] in made}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
-        table = {}
-    table.update(new)
+        table = json.loads((output / "table.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    parts = table.items() if isinstance(table, dict) else ()
+    return {variant: part for variant, part in parts if isinstance(part, dict)}
+
+
+def merged(new: dict[str, dict], old: dict[str, dict]) -> dict[str, dict]:
+    """The table of new variants, and of the old ones that were made alike."""
+    made = [part["made_by"] for part in new.values()]
+    table = {key: one for key, one in old.items() if one.get("made_by") in made} | new
     return {name: table[name] for name in VARIANTS if name in table}
 
 

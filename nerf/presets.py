@@ -1,6 +1,6 @@
 """Whole configurations by name; flags then change single settings of one.
 
-"parts" has finer colors, more views, and no mirror symmetry, for objects of several parts.
+"parts" is for objects of several parts: more colors, steps and views, and no mirror symmetry.
 
 The two of PureCLIPNeRF (Lee and Chang, Understanding Pure CLIP Guidance for Voxel Grid NeRF Models,
 arXiv 2209.15172) follow its description. Differently from there, opacity moves with color under
@@ -109,7 +109,13 @@ _IMPLICIT = replace(
     adam=replace(_EXPLICIT.adam, density_rate=5e-3, color_rate=5e-3, masked=False),
 )
 
-_PARTS = Config(preset="parts", views=4, field=FieldSettings(color_sizes=(6, 9, 12), mirror="none"))
+_PARTS = Config(
+    preset="parts",
+    steps=200,
+    views=4,
+    field=FieldSettings(color_sizes=(6, 9, 12), mirror="none"),
+    warm_start=WarmStartSettings(shades=5),
+)
 
 PRESETS: dict[str, Config] = {
     config.preset: config for config in (Config(), _EXPLICIT, _IMPLICIT, _PARTS)

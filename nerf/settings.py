@@ -102,7 +102,7 @@ class Config:
     """Where all settings come from that are not given."""
     seed: int = 0
     """Same seed, same mesh (on a CPU)."""
-    steps: int = 200
+    steps: int = 100
     views: int = 2
     """Pictures rendered a step."""
     split_views: int = 1

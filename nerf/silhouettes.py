@@ -54,10 +54,10 @@ def looks(
 ) -> Iterator[tuple[Samples, Float[Tensor, " samples"], float]]:
     """Samples, their densities and the step between them, of each view's rays in turn.
 
-    Hidden samples too, half a voxel apart; what is as good as empty is left out.
+    Hidden samples too, a voxel apart; what is as good as empty is left out.
     """
     density = volume.density()
-    step = 1 / len(density)
+    step = 2 / len(density)
     space = occupancy(density, step, threshold=0.005, margin=0.0)
     position, rotation, field_of_view = cameras.to(density.device)
     for view in range(len(position)):

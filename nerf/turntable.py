@@ -36,7 +36,7 @@ class PictureSettings:
     frames: int = 24
     elevation: float = 20.0
     milliseconds: int = 80
-    step: float = 0.035
+    step: float = 0.045
     """Length between samples, finer than while optimizing."""
 
 

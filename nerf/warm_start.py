@@ -42,8 +42,8 @@ Embed = Callable[[Tensor, Tensor | None], Tensor]
 class WarmStartSettings:
     """How many candidates; `shades` 0 begins with `GRAY_BALL`."""
 
-    shades: int = 5
-    """Levels of red, green and blue each: 5 makes 125 colors."""
+    shades: int = 3
+    """Levels of red, green and blue each: 3 makes 27 colors."""
     finalists: int = 24
     """Candidates of the first round (one view each) that are looked at again."""
     views: int = 4

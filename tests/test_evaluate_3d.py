@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Pat
     options = ["--skip", "a-blue-torus"]
     table = evaluate_text_to_3d(program, PROMPTS, tmp_path / "out", ["masked"], options=options)
     masked = table["masked"]
-    assert masked["exit_codes"] == [3]
+    assert masked["exit_codes"] == {"0": 3}
     assert masked["caption"]["rate"] == masked["shape"]["rate"] == 0.5
     assert masked["missing"] == PROMPTS[2:]
     assert masked["seconds_max"] == 11.0
@@ -137,7 +138,7 @@ def test_a_mesh_that_the_program_refuses_does_not_count(
     output, options = tmp_path / "out", ["--refuse", "a-green-cube"]
     evaluate_text_to_3d(program, PROMPTS, output, ["masked"])
     part = evaluate_text_to_3d(program, PROMPTS, output, ["masked"], options=options)["masked"]
-    assert part["exit_codes"] == [1] and part["caption"]["rate"] == 0.75
+    assert part["exit_codes"] == {"0": 1} and part["caption"]["rate"] == 0.75
     assert "other settings: seed is 1 there, 0 here" in part["rows"][1]["problem"]
     assert part["rows"][1]["seconds"] is None and part["missing"] == ["a green cube"]
     assert "a-green-cube does not count: ValueError: a result of other" in caplog.text
@@ -282,19 +283,50 @@ def test_the_table_keeps_other_variants_that_were_made_alike(program: Path, tmp_
     assert list(table("plain")) == ["masked", "plain"]
     assert list(table("masked", PROMPTS[:2])) == ["masked"]
     assert list(table("plain", PROMPTS[:2], options=["--steps", "3"])) == ["plain"]
-    (tmp_path / "out" / "table.json").write_text("[]")
-    assert list(table("plain")) == ["plain"]
+    for damaged in ("[]", '{"masked": []}', "{"):
+        (tmp_path / "out" / "table.json").write_text(damaged)
+        assert list(table("plain")) == ["plain"]
 
 
-def test_rows_of_other_weights_do_not_stand_beside(tmp_path: Path) -> None:
-    for digest in ("1", "2"):
-        settings = {"settings": {"digests": {"mini": digest}}}
-        (tmp_path / "b").mkdir(exist_ok=True)  # the first prompt, a, has no result
-        (tmp_path / "b" / "result.json").write_text(json.dumps(settings))
-        part = {"made_by": evaluate_3d.made_by(tmp_path, ["a", "b"], PROMPTS, (), "")}
-        table = evaluate_3d.merged({"masked" if digest == "1" else "plain": part}, tmp_path)
-        (tmp_path / "table.json").write_text(json.dumps(table))
-    assert list(table) == ["plain"]
+def test_a_table_is_filled_seed_by_seed(program: Path, tmp_path: Path) -> None:
+    """The meshes of before are not looked at again; rows that were made otherwise are dropped."""
+    output = tmp_path / "out"
+
+    def seeds_of(*seeds: int, **others: Any) -> list[int]:
+        part = evaluate_text_to_3d(program, PROMPTS, output, ["masked"], seeds=seeds, **others)
+        found = [row["seed"] for row in part["masked"]["rows"]]
+        assert part["masked"]["meshes"] == len(found) == 4 * len(set(found))
+        assert set(part["masked"]["exit_codes"]) == {str(seed) for seed in found}
+        return list(dict.fromkeys(found))
+
+    assert seeds_of(5) == [5]
+    shutil.rmtree(output / "masked")
+    assert seeds_of(2) == [2, 5] and seeds_of(7, 2) == [2, 5, 7]
+    assert "| a brown cone | 5 | a brown cone |" in (output / "table.md").read_text()
+    assert seeds_of(3, options=["--views", "4"]) == [3]
+    result = json.loads((output / "table.json").read_text())
+    result["masked"]["made_by"]["options"] = []  # as if the program had changed its default
+    (output / "table.json").write_text(json.dumps(result))
+    assert seeds_of(4) == [4]
+
+
+def test_rows_of_other_settings_do_not_stand_beside(tmp_path: Path) -> None:
+    """What a variant, a mesh, a place or files set may differ; weights and all else may not."""
+
+    def variants(before: dict, now: dict) -> list[str]:
+        parts = []
+        for settings in (before, now):
+            (tmp_path / "b").mkdir(exist_ok=True)  # the first prompt, a, has no result
+            (tmp_path / "b" / "result.json").write_text(json.dumps({"settings": settings}))
+            made = evaluate_3d.made_by(tmp_path, ["a", "b"], PROMPTS, (), "")
+            parts.append({"made_by": made})
+        return list(evaluate_3d.merged({"plain": parts[1]}, {"masked": parts[0]}))
+
+    weights, steps = {"digests": {"mini": "1"}}, {"steps": 100}
+    assert variants(weights | steps, weights | steps) == ["masked", "plain"]
+    assert variants({"alpha": "opacity", "seed": 0}, {"alpha": "ones"}) == ["masked", "plain"]
+    assert variants(weights, {"digests": {"mini": "2"}}) == ["plain"]
+    assert variants(steps, {"steps": 200}) == ["plain"]
 
 
 def test_augmented_are_the_looks_of_pureclipnerf() -> None:

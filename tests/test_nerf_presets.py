@@ -122,7 +122,7 @@ def test_the_implicit_networks() -> None:
         (["--tower.batch", "0"], "tower.batch is 0; expected 1 or more"),
         (["--augment.copies", "0"], "augment.copies is 0; expected 1"),
         (["--split-views", "4"], "split_views is 4; expected a divisor of views, 2"),
-        (["--field.begin", "haze"], "warm_start.shades 5; expected 0"),
+        (["--field.begin", "haze"], "warm_start.shades 3; expected 0"),
         (["--guidance", "mini:start=0.2"], "without a guide from progress 0 on"),
         (["--guidance", "a:end=0.4", "b:start=0.5"], "without a guide from progress 0.4 on"),
         (["--guidance", "a:end=0.4"], "without a guide from progress 0.4 on"),
@@ -144,12 +144,13 @@ def test_a_ramp_in_a_config_is_a_value() -> None:
     assert parsed("--field.sharpness.first", "3").field.sharpness == Ramp(3.0, 6.0, 0.2, 1.0)
 
 
-def test_the_parts_preset_differs_in_field_and_views_alone() -> None:
-    config = PRESETS["parts"]
+def test_the_parts_preset_differs_in_what_parts_need_alone() -> None:
+    config, default = PRESETS["parts"], Config()
     assert config.field.mirror == "none" and min(config.field.color_sizes) >= 6
-    default = Config()
-    assert config.views > default.views
-    same = {"preset": "default", "field": default.field, "views": default.views}
+    assert config.views > default.views and config.steps > default.steps
+    assert config.warm_start.shades > default.warm_start.shades
+    names = ("preset", "field", "views", "steps", "warm_start")
+    same = {name: getattr(default, name) for name in names}
     assert dataclasses.replace(config, **same) == default
 
 
