@@ -1,8 +1,9 @@
 """How often text-to-3D makes what the prompt asked for, by a judge that did not guide.
 
 A program (`nerf/optimize.py`) makes one mesh for each prompt, variant and seed; a judge names every
-mesh from 8 turntable views. The folder then holds `table.md`, `table.json`, and a picture of the
-first seed's meshes for each variant. A prompt without a mesh counts as wrong.
+mesh from 8 turntable views. The folder then holds `table.md`, `table.json`, and for each variant a
+picture of the meshes of the seed that was asked for first. A prompt without a mesh counts as wrong.
+A table can be filled in several calls, by variants and seeds.
 
 The judge is the shipped one of mini's solids, or any CLIP: then the mesh's caption is looked for
 among all prompts, which is the R-Precision of Dream Fields (arXiv 2112.01455, section 4.1).
@@ -57,7 +58,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 with PureCLIPNeRF's looks at each view (arXiv 2209.15172), 64 pictures a step."""
 
 OWN = {
-    *("prompt", "prompts", "seed", "output", "device", "session", "mesh", "pictures"),
+    *("prompt", "prompts", "parts", "seed"),
+    *("output", "device", "session", "mesh", "pictures"),
     *("alpha", "views", "augment"),
 }
 """A result's settings that may differ within a table: of a mesh, a place or files, or set by
@@ -67,7 +69,7 @@ OWN = {
 @dataclass(frozen=True)
 class EvaluateTextTo3D:
     """Text-to-3D over many prompts, named by a judge. What is finished is not made again, and the
-    tables keep what they say of other variants and seeds that were made alike."""
+    tables keep what they say of other variants and seeds that were made and judged alike."""
 
     output: Path = Path("evaluation/text-to-3d")
     """Folder of the meshes (a folder for each variant and seed) and of the tables."""
@@ -135,7 +137,7 @@ def run(config: EvaluateTextTo3D) -> dict:
         options=shlex.split(config.options),
         color_space=config.color_space,
         judge=open_judge(config.judge, config.judge_pretrained, prompts, config.color_space),
-        about_judge=about(config.judge),
+        about_judge=about(config.judge, config.judge_pretrained),
     )
 
 
@@ -151,11 +153,10 @@ def evaluate_text_to_3d(
     judge: MeshJudge | None = None,
     about_judge: str = "",
 ) -> dict:
-    """Scores of each variant, with the variants and seeds of before that were made alike.
+    """Scores of each variant, with those of before in table.json that were made alike.
 
-    Those are read from table.json in `output`.
-
-    They are written to table.md, table.json and <variant>.png there.
+    They are written to table.md, table.json and <variant>.png in `output`. A table of before with
+    others, which can't stand beside, is put aside there.
 
     Args:
         program: called once for each variant and seed, see `made_meshes`. None judges the meshes
@@ -170,8 +171,9 @@ def evaluate_text_to_3d(
         about_judge: a line of table.md.
 
     Raises:
-        ValueError: an unknown variant, no prompts or seeds, or a prompt that the judge of solids
-            has no caption for.
+        ValueError: an unknown variant, no prompts or seeds, a prompt that the judge of solids has
+            no caption for, or meshes that were made with different settings.
+        FileNotFoundError: there is nothing to judge, and no program to make it.
         ChildProcessError: the program failed and made no mesh at all.
     """
     unknown = [variant for variant in variants if variant not in VARIANTS]
@@ -184,63 +186,99 @@ def evaluate_text_to_3d(
         )
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    old, new = table_in(output), dict[str, dict]()
-    names = slugs(prompts)
+    table, names, seeds = table_in(output), slugs(prompts), list(dict.fromkeys(seeds))
     for variant in variants:
-        rows, codes = list[Row](), dict[str, int | None]()
+        rows, codes, settings = list[Row](), dict[str, int | None](), list[dict]()
         for seed in seeds:
             folder = output / variant / f"seed-{seed}"
             flags = [*VARIANTS[variant], "--seed", str(seed), *options]
             made = make_meshes(program, prompts, folder, flags) if program else NOTHING_MADE
             codes[str(seed)] = made.code
-            rows += [
-                judge_folder(judge, folder / name, prompt, seed, made.problems.get(name))
-                for name, prompt in zip(names, prompts, strict=True)
-            ]
-        first = output / variant / f"seed-{seeds[0]}"
-        alike = made_by(first, names, prompts, options, about_judge)
-        pictures = pictures_a_step(first / names[0])
-        before = old.get(variant, {})
-        if (before.get("made_by"), before.get("pictures_a_step")) == (alike, pictures):
-            others = (Row(**row) for row in before["rows"] if row["seed"] not in seeds)
-            rows, codes = [*rows, *others], {**before["exit_codes"], **codes}
-        sheet_rows, rows = rows[: len(prompts)], sorted(rows, key=lambda row: row.seed)
-        new[variant] = {
-            "made_by": alike,
-            "exit_codes": codes,
-            "pictures_a_step": pictures,
-            **summarize(rows),
-            "rows": [asdict(row) for row in rows],
+            for name, prompt in zip(names, prompts, strict=True):
+                row = judge_folder(judge, folder / name, prompt, seed, made.problems.get(name))
+                rows.append(row)
+                if row.problem is None:
+                    settings.append(result_of(folder / name).get("settings") or {})
+        first = [output / variant / f"seed-{seeds[0]}" / name for name in names]
+        if program is None and not any(map(result_of, first)):
+            raise FileNotFoundError(
+                f"output: nothing to judge; expected results in folders such as {first[0]}. Leave "
+                "out --judge-only to make them."
+            )
+        made_by = {
+            "judge": about_judge,
+            "color_space": color_space,
+            "prompts": list(prompts),
+            "options": list(options),
+            "settings": shared_settings(variant, settings),
         }
+        pictures = pictures_a_step(settings[0]) if settings else None
+        table = joined(table, variant, rows, codes, made_by, pictures, output)
         meshes = [
-            load_mesh(first / name, row.prompt, row.problem)[0]
-            for name, row in zip(names, sheet_rows, strict=True)
+            load_mesh(folder, row.prompt, row.problem)[0]
+            for folder, row in zip(first, rows, strict=False)
         ]
-        sheet = contact_sheet(sheet_rows, meshes, color_space=color_space)
+        sheet = contact_sheet(rows[: len(prompts)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
-        table = merged(new, old)
         write_json(output / "table.json", table)
         write_text(output / "table.md", markdown(table, about_judge))
         logger.info("%s: %s", variant, table[variant]["caption"])
     return table
 
 
-def made_by(
-    folder: Path,
-    names: Sequence[str],
-    prompts: Sequence[str],
-    options: Sequence[str],
-    about_judge: str,
-) -> dict[str, Any]:
-    """What rows have to have in common to stand in one table; `folder` has their results."""
-    found = (result_of(folder / name).get("settings") for name in names)
-    settings = next((one for one in found if one), {})
-    return {
-        "judge": about_judge,
-        "prompts": list(prompts),
-        "options": list(options),
-        "settings": {key: value for key, value in settings.items() if key not in OWN},
+def joined(
+    table: dict[str, dict],
+    variant: str,
+    rows: Sequence[Row],
+    codes: dict[str, int | None],
+    made_by: dict,
+    pictures: int | None,
+    output: Path,
+) -> dict[str, dict]:
+    """The table with the new rows of a variant in place of its seeds, and what was made alike.
+
+    Args:
+        table: of before.
+        variant: of the rows.
+        rows: of whole seeds.
+        codes: the program's exit codes, by seed.
+        made_by: what rows have to have in common to stand in one table.
+        pictures: what a tower saw in a step.
+        output: folder in which table.json is put aside if not all of it can stay.
+    """
+    old = {name: part for name, part in table.items() if part.get("made_by") == made_by}
+    if variant in old and old[variant]["pictures_a_step"] != pictures:
+        del old[variant]
+    if len(old) < len(table):
+        put_aside(output)
+    before = old.get(variant, {"rows": [], "exit_codes": {}})
+    stay = [Row(**row) for row in before["rows"] if str(row["seed"]) not in codes]
+    all_rows = sorted([*stay, *rows], key=lambda row: row.seed)
+    old[variant] = {
+        "made_by": made_by,
+        "exit_codes": {**before["exit_codes"], **codes},
+        "pictures_a_step": pictures,
+        **summarize(all_rows),
+        "rows": [asdict(row) for row in all_rows],
     }
+    return {name: old[name] for name in VARIANTS if name in old}
+
+
+def shared_settings(variant: str, settings: Sequence[dict]) -> dict:
+    """What all results of a variant were made with, without what is each one's own.
+
+    Raises:
+        ValueError: they differ.
+    """
+    shared = [{key: one[key] for key in one.keys() - OWN} for one in settings]
+    keys = {key for one in shared for key in one}
+    different = {key for key in keys if any(one.get(key) != shared[0].get(key) for one in shared)}
+    if different:
+        raise ValueError(
+            f"meshes of {variant!r} were made with different {', '.join(sorted(different))}; they "
+            "can't stand in one table. Judge their seeds in calls with an --output of its own each."
+        )
+    return dict(sorted(shared[0].items())) if shared else {}
 
 
 def table_in(output: Path) -> dict[str, dict]:
@@ -253,11 +291,13 @@ def table_in(output: Path) -> dict[str, dict]:
     return {variant: part for variant, part in parts if isinstance(part, dict)}
 
 
-def merged(new: dict[str, dict], old: dict[str, dict]) -> dict[str, dict]:
-    """The table of new variants, and of the old ones that were made alike."""
-    made = [part["made_by"] for part in new.values()]
-    table = {key: one for key, one in old.items() if one.get("made_by") in made} | new
-    return {name: table[name] for name in VARIANTS if name in table}
+def put_aside(output: Path) -> None:
+    """Nothing; table.json is kept under another name, since what is next can't stand in it."""
+    number = 1
+    while (aside := output / f"table-{number}.json").exists():
+        number += 1
+    (output / "table.json").rename(aside)
+    logger.warning("%s was made or judged otherwise: kept as %s", output / "table.json", aside.name)
 
 
 def evaluation_prompts(count: int = 60) -> list[str]:
@@ -291,9 +331,8 @@ def judge_folder(
     return Row(prompt, asked, named, likely, seconds_of(folder), seed=seed)
 
 
-def pictures_a_step(folder: Path) -> int | None:
-    """How many pictures a tower saw in a step of the result in a folder; None if it is not said."""
-    settings: dict[str, Any] = result_of(folder).get("settings") or {}
+def pictures_a_step(settings: dict[str, Any]) -> int | None:
+    """How many pictures a tower saw in a step of a run; None if its settings do not say."""
     views, augment = settings.get("views"), settings.get("augment") or {}
     return None if views is None else views * augment.get("copies", 1)
 

@@ -34,6 +34,7 @@ from .mini.captions import COLORS, SHAPES, all_captions, caption
 from .mini.judge import Judge, judge_mesh
 from .mini.rates import proportion, shown
 from .mini.splat import ColorSpace
+from .tables import markdown_table
 from .whole_files import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ SIDES = {
 }
 """Half-spaces of the scene, +Y up: the direction in which each lies."""
 FLAGS = ("--preset", "parts")
-"""For both variants: finer colors, and no mirror symmetry."""
+"""For both variants."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,6 @@ def evaluate_parts(
     judge = judge or Judge.from_pretrained()
     output.mkdir(parents=True, exist_ok=True)
     table: dict[str, dict] = {}
-    seen: dict[str, list[PairRow]] = {}
     for variant in variants:
         folder, lines = output / variant, [pair.line(variant) for pair in pairs]
         names = slugs(lines)
@@ -176,7 +176,6 @@ def evaluate_parts(
             judge_halves(judge, folder / name, pair, color_space, made.problems.get(name))
             for name, pair in zip(names, pairs, strict=True)
         ]
-        seen[variant] = rows
         table[variant] = {
             **summarize(rows),
             "exit_code": made.code,
@@ -191,7 +190,7 @@ def evaluate_parts(
         sheet = labelled_sheet(prompts, notes, meshes, columns=5, tile=270, color_space=color_space)
         sheet.save(output / f"{variant}.png")
         write_json(output / "table.json", table)
-        write_text(output / "table.md", markdown(table, seen))
+        write_text(output / "table.md", markdown(table))
         logger.info("%s: %s", variant, table[variant]["both"])
     return table
 
@@ -300,26 +299,28 @@ def summarize(rows: Sequence[PairRow]) -> dict:
     return summary
 
 
-def markdown(table: dict[str, dict], seen: dict[str, list[PairRow]]) -> str:
+def markdown(table: dict[str, dict]) -> str:
     """The table as a page: one line for each variant, then one for each prompt."""
-    lines = [
-        "| variant | prompts | both parts right | either way round | part right | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ("variant", "prompts", "both parts right", "either way round", "part right", "seconds")
+    lines = []
     for variant, part in table.items():
         rates = [shown(part[key]) for key in ("both", "either way round", "part")]
         seconds = "-" if part["seconds_mean"] is None else part["seconds_mean"]
-        lines.append(f"| {variant} | {part['prompts']} | {' | '.join(rates)} | {seconds} |")
-    lines += [
-        "",
-        "Each half of a mesh is named by itself, among all captions; 95 % Wilson intervals.",
+        lines.append((variant, part["prompts"], *rates, seconds))
+    pages = [
+        markdown_table(heads, lines),
+        "Each half of a mesh is named by itself, among all captions; 95 % Wilson intervals.\n",
     ]
-    for variant, rows in seen.items():
-        lines += ["", f"## {variant}", "", "| prompt | seen |", "|---|---|"]
-        for row in rows:
-            named = _seen(row) if row.right["both"] else f"**{_seen(row)}**"
-            lines.append(f"| {row.prompt.replace('|', 'and')} | {named} |")
-    return "\n".join(lines) + "\n"
+    for variant, part in table.items():
+        rows = [PairRow(**values) for values in part["rows"]]
+        pages.append(f"## {variant}\n")
+        pages.append(markdown_table(("prompt", "seen"), map(_prompt_line, rows)))
+    return "\n".join(pages)
+
+
+def _prompt_line(row: PairRow) -> tuple[str, str]:
+    seen = _seen(row) if row.right["both"] else f"**{_seen(row)}**"
+    return row.prompt.replace("|", "and"), seen
 
 
 def _seen(row: PairRow) -> str:

@@ -44,15 +44,22 @@ NOTHING_MADE = Made(None, {})
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a file that are not blank, each once.
+    """The prompts of a file, one a line; blank lines and repeated ones are left out.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: there is no such file.
+        ValueError: it is not text, or holds no prompt.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"prompts: {path} is not a file; expected one prompt a line.")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return list(dict.fromkeys(line for line in lines if line))
+        raise FileNotFoundError(f"prompts {str(path)!r} not found; expected one prompt a line.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts {str(path)!r} is not UTF-8 text: {error}.") from error
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not prompts:
+        raise ValueError(f"prompts {str(path)!r} is empty; expected one prompt a line.")
+    return prompts
 
 
 def find_program(program: Path | None = None) -> Path:

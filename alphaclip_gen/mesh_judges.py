@@ -99,10 +99,11 @@ def target(prompt: str) -> tuple[str, str]:
     return shapes[0], colors[0]
 
 
-def about(judge: str) -> str:
+def about(judge: str, pretrained: str | None = None) -> str:
     """How good the judge of solids is on its own held-out meshes; of a CLIP, what is published."""
     if judge != SOLIDS:
-        return f"Judge: {judge}, which must not have guided. {PUBLISHED}"
+        name = f"{judge} ({pretrained})" if pretrained else judge
+        return f"Judge: {name}, which must not have guided. {PUBLISHED}"
     figures = json.loads((WEIGHTS / "judge.json").read_text())["held_out"]
     parts = (
         f"{part['one_view']:.2f} of single views and {part['eight_views']:.2f} of objects from "

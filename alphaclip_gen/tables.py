@@ -30,7 +30,8 @@ class Sheet(NamedTuple):
 def markdown_table(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
     """The table alone, in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
 def page(sheets: Sequence[Sheet], note: str) -> str:

@@ -5,6 +5,7 @@ A camera's own axes are x right, y up, z backward; picture rows run downward fro
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,6 +36,11 @@ class Cameras(NamedTuple):
     def to(self, device: torch.device) -> "Cameras":
         """The same cameras on another device."""
         return Cameras(self.position.to(device), self.rotation.to(device), self.field_of_view)
+
+    def each(self) -> Iterator["Cameras"]:
+        """Each camera by itself."""
+        for position, rotation in zip(self.position, self.rotation, strict=True):
+            yield Cameras(position[None], rotation[None], self.field_of_view)
 
 
 def orbit(

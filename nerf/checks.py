@@ -23,6 +23,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(COUNTS, (1, math.inf)),
     "resolution": (16, math.inf),
     "seed": (0, math.inf),
+    "warm_start.shades": (0, math.inf),
     "cameras.elevation": (-90, 90),
     "cameras.radius": (1.01, math.inf),
     "cameras.field_of_view": (1, 170),

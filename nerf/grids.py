@@ -72,6 +72,12 @@ def vertices(size: int, device: torch.device | None = None) -> Float[Tensor, "si
     return torch.stack([x, y, z], dim=-1)
 
 
+def distances(size: int, device: torch.device | None = None) -> Float[Tensor, "size size size"]:
+    """How far a grid's values lie from the origin."""
+    square = torch.linspace(-1, 1, size, device=device).square()
+    return (square[:, None, None] + square[:, None] + square).sqrt()
+
+
 def _neighbors(grid: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The grid shifted by one voxel either way along an axis, borders repeated."""
     size = grid.shape[axis]

@@ -3,18 +3,17 @@
 Each is a function of `Progress`, called after every step; none changes the run.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from alphaclip_gen.pictures import open_picture
 from alphaclip_gen.whole_files import write_bytes
+from formats import png
 from loop import Progress
 from turntable import snapshot, timeline
 
@@ -49,7 +48,7 @@ def previews(folder: Path, every: int, steps: int) -> Watch:
     def watch(now: Progress) -> None:
         if now.step % every == 0 or now.step == steps:
             path = folder / PREVIEWS / f"step-{now.step:06d}.png"
-            write_bytes(path, _png(snapshot(now.volume())))
+            write_bytes(path, png(snapshot(now.volume())))
 
     return watch
 
@@ -94,9 +93,3 @@ def tensorboard(folder: Path, first: int, every: int) -> Iterator[Watch]:
 def _previews(folder: Path) -> dict[int, Path]:
     found = (folder / PREVIEWS).glob("step-*.png")
     return {int(path.stem.removeprefix("step-")): path for path in found}
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from field import Volume
+from grids import distances
 from schedule import Ramp, constant
 
 
@@ -115,7 +116,7 @@ def ball_loss(density: Float[Tensor, "depth height width"], radius: float) -> Fl
 
     `density` is relative, in [0, 1].
     """
-    beyond = (_distance(density) - radius).relu()
+    beyond = (distances(len(density), density.device) - radius).relu()
     return (density * beyond).sum() / (density.sum() + 1e-6)
 
 
@@ -125,8 +126,3 @@ def center_loss(density: Float[Tensor, "depth height width"]) -> Float[Tensor, "
     axis = torch.linspace(-1, 1, len(density), device=density.device)
     sums = [density.sum(dim=(0, 1)), density.sum(dim=(0, 2)), density.sum(dim=(1, 2))]
     return torch.stack([((axis * s).sum() / mass).square() for s in sums]).sum()
-
-
-def _distance(grid: Tensor) -> Tensor:
-    axis = torch.linspace(-1, 1, len(grid), device=grid.device).square()
-    return (axis[:, None, None] + axis[:, None] + axis).sqrt()

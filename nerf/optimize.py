@@ -17,13 +17,12 @@ import torch
 
 import many
 from alphaclip_gen.guidance import Encoder
-from alphaclip_gen.made_meshes import FAILURES, slug, slugs
+from alphaclip_gen.made_meshes import FAILURES, read_prompts, slug, slugs
 from alphaclip_gen.whole_files import make_writable, write_json
 from checkpoint import step_in
 from checks import check
 from guides import load_encoders
 from many import Place
-from outputs import read_prompts
 from presets import parse_config
 from run import RunStopped, check_free, explanation, is_finished, run, summary
 from scene import check_apart

@@ -102,21 +102,6 @@ def surface_colors(
     return torch.cat(colors, dim=1).T.double().cpu().numpy()
 
 
-def _parts(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
-    """The connected part that each face belongs to, and the volume of each part."""
-    part = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
-    corners = mesh.triangles
-    share = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
-    return part, np.bincount(part, weights=share)
-
-
-def _large(size: np.ndarray, smallest_part: float) -> np.ndarray:
-    """Which parts stay: the largest, and all of at least that fraction of its volume."""
-    kept = size >= max(smallest_part * size.max(), 0.0)
-    kept[size.argmax()] = True
-    return kept
-
-
 def _seen(density: Tensor, color: Tensor, step: float) -> Tensor:
     """Mean colors along short rays, weighted by the light absorbed; never of nothing."""
     thickness = density * step + 1e-6

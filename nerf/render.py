@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cameras import Cameras, rays
+from grids import distances
 
 Field = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """points (n, 3) -> density (n,) per unit length, color (3, n), unit normal (3, n)."""
@@ -104,8 +105,7 @@ def occupancy(
     if faint > 0:
         kept |= opacity >= faint * opacity.max()
     kept = dilated(kept, math.ceil(margin * (size - 1) / 2))
-    axis = torch.linspace(-1, 1, size, device=density.device).square()
-    distance = (axis[:, None, None] + axis[:, None] + axis).sqrt()
+    distance = distances(size, density.device)
     half_diagonal = 3**0.5 / (size - 1)
     occupied = kept & (distance <= 1 + half_diagonal)
     farthest = float(distance[occupied].max()) if occupied.any() else 0.0

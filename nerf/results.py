@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -13,13 +14,13 @@ from alphaclip_gen.whole_files import write_bytes
 from field import Volume
 from formats import of_mesh, write_glb, write_obj, write_ply, write_stl
 from painting import sampled_points
+from session import Unprefixed
 from silhouettes import silhouette_iou
 from surface import NothingFormed, automatic_level, extract, without_floaters
 from texture import Texture, baked
 from turntable import (
     AnimationFormat,
     PictureSettings,
-    Unprefixed,
     VideoFailed,
     animation,
     check_animation,
@@ -33,6 +34,8 @@ MeshFormat = Literal["glb", "obj", "ply", "stl", "points"]
 TEXTURED = {"glb", "obj"}
 MESHES = [*(f"mesh.{kind}" for kind in ("glb", "obj", "mtl", "png", "ply", "stl")), "points.ply"]
 """All files that a mesh may be in."""
+TURNS = [f"{turn}.{kind}" for turn in ("turntable", "depth") for kind in get_args(AnimationFormat)]
+"""All files that it may turn in."""
 PACKAGES = {"skimage": "scikit-image", "fast_simplification": "fast-simplification"}
 """What every mesh needs, by import and by name, which the extra "3d" installs."""
 
@@ -97,20 +100,18 @@ def save_result_files(
     """Figures for result.json and the names of the files, which are in the folder then.
 
     Floaters are removed from the field first, so neither mesh nor pictures show any. What could not
-    be made is named in "problems"; without a mesh, that of an earlier run is gone too.
+    be made is named in "problems".
     """
     problems: list[str] = []
     files: dict[str, bytes] = {}
     figures: dict = {"silhouette_iou": None, "mesh": None}
     try:
         level = automatic_level(volume)
-        volume, floaters = without_floaters(volume, level, mesh.smallest_part)
+        volume, floaters = without_floaters(volume, level.density, mesh.smallest_part)
         kept = None if floaters else level
         surface = extract(volume, mesh.smallest_part, mesh.faces, level=kept)
     except NothingFormed as error:
         problems.append(f"no mesh: {error}")
-        for name in MESHES:
-            (folder / name).unlink(missing_ok=True)
     else:
         files = mesh_files(surface, volume, mesh)
         figures = mesh_figures(surface, volume, floaters)
@@ -119,6 +120,13 @@ def save_result_files(
     for name, data in files.items():
         write_bytes(folder / name, data)
     return {**figures, "problems": problems + lost, "files": list(files)}
+
+
+def drop_older_files(folder: Path, files: Sequence[str]) -> None:
+    """Nothing; meshes, turntables and clouds that are not among the files are gone: another run of
+    this prompt made them."""
+    for name in {*MESHES, *TURNS} - {*files}:
+        (folder / name).unlink(missing_ok=True)
 
 
 def mesh_figures(mesh: trimesh.Trimesh, volume: Volume, floaters: int) -> dict:

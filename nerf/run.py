@@ -13,17 +13,18 @@ import torch
 import checkpoint
 import live
 from alphaclip_gen.guidance import Encoder
+from alphaclip_gen.made_meshes import RESULT, result_of
 from alphaclip_gen.whole_files import write_json
 from checkpoint import Checkpoint
 from guides import WeightedGuide, describe, make_guides, tower_digests
 from interrupts import asked_to_stop
 from loop import Clock, Progress, optimize
-from outputs import RESULT, read_result, versions
-from results import save_result_files
+from results import drop_older_files, save_result_files
 from scene import digests
 from scores import final_scores
 from settings import Config, title
 from shares import WHOLE, PeerLost, Shares
+from versions import versions
 from viewer import Viewer
 
 PLACES = {"output", "prompts", "device", "session"}
@@ -115,6 +116,8 @@ def save(config: Config, one: WeightedGuide, last: Progress, folder: Path) -> di
     (folder / RESULT).unlink(missing_ok=True)
     volume = last.volume()
     found = save_result_files(folder, volume, config.mesh, config.pictures)
+    if not config.session.render_only:
+        drop_older_files(folder, found["files"])
     over_time = live.write_timeline(folder)
     return {
         "scores": final_scores(one, volume, config, last.scene),
@@ -130,8 +133,8 @@ def is_finished(config: Config, encoders: Sequence[Encoder], folder: Path) -> bo
     Raises:
         ValueError: it holds a result of another prompt or of other settings.
     """
-    found = read_result(folder)
-    if found is None or found.get("interrupted") or found.get("problems"):
+    found = result_of(folder)
+    if not found or found.get("interrupted") or found.get("problems"):
         return False
     wanted = _what(settings_of(config, encoders))
     different = checkpoint.differences(wanted, _what(found.get("settings", {})))
@@ -149,7 +152,7 @@ def check_free(config: Config, folder: Path) -> None:
     Raises:
         ValueError: the folder holds the result, or the checkpoint, of another prompt.
     """
-    if (result := read_result(folder)) is not None:
+    if result := result_of(folder):
         there = result.get("prompt")
     elif (left := checkpoint.found_in(folder)) is not None:
         prompt, parts = left.settings["prompt"], tuple(left.settings["parts"])

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from alphaclip_gen.made_meshes import result_of
 from blobs import SLOPE, blob_logits
 from field import FieldSettings, Volume, VoxelField, color_logits
 from grids import outward_normals, resampled, sample, smoothed, vertices
 from meshes import SIZE, SUFFIXES, colors_near, read_mesh, signed_distance
-from outputs import read_result
 from parts import (
     Shape,
     bounds,
@@ -188,8 +188,8 @@ def mesh_of(start: Path) -> Path:
     """
     if not start.is_dir():
         return start
-    found = read_result(start)
-    if found is None:
+    found = result_of(start)
+    if not found:
         raise ValueError(
             f"start {str(start)!r} is a folder without a result.json; expected the folder of an "
             "earlier result, or a mesh file."

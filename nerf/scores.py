@@ -52,12 +52,9 @@ def own_opacities(
 ) -> list[Float[Tensor, "views 1 size size"]]:
     """Of each part, the opacity of what lies in its shape, from every camera."""
     space = occupancy(volume.density(), step, threshold=0.01, margin=0.0)
-    position, rotation, field_of_view = cameras
     found = [
-        render_parts(
-            volume, scene.shapes, Cameras(p[None], r[None], field_of_view), size, space, step
-        )[1]
-        for p, r in zip(position, rotation, strict=True)
+        render_parts(volume, scene.shapes, camera, size, space, step)[1]
+        for camera in cameras.each()
     ]
     return [torch.cat([part.own for part in of_one]) for of_one in zip(*found, strict=True)]
 

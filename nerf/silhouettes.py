@@ -41,6 +41,14 @@ class Scan(NamedTuple):
         return -math.expm1(-float(self.thickness.max()))
 
 
+class Level(NamedTuple):
+    """The density at the surface of a solid body."""
+
+    density: float
+    agreement: float
+    """Intersection over union of the body's pixels and the field's."""
+
+
 def all_around(views: int = 24, turn: float = 0.0) -> Cameras:
     """Cameras at even azimuths from `turn` degrees on; from below, the side and above in turn."""
     azimuth = turn + torch.arange(views) * (360 / views)
@@ -59,9 +67,7 @@ def looks(
     density = volume.density()
     step = 2 / len(density)
     space = occupancy(density, step, threshold=0.005, margin=0.0)
-    position, rotation, field_of_view = cameras.to(density.device)
-    for view in range(len(position)):
-        camera = Cameras(position[view, None], rotation[view, None], field_of_view)
+    for camera in cameras.to(density.device).each():
         samples = march(*rays(camera, size), space, step, hidden_below=0.0)
         yield samples, volume(samples.points)[0], step
 
@@ -77,7 +83,7 @@ def scan(volume: Volume, cameras: Cameras, size: int = SIZE) -> Scan:
     return Scan(thickness.view(-1, size, size), densest.view(-1, size, size))
 
 
-def best_level(found: Scan) -> float:
+def best_level(found: Scan) -> Level:
     """The density whose solid body has the outline of the soft field: all levels are tried.
 
     A ray meets the body of a level where its largest density exceeds it, so one pass over the
@@ -92,7 +98,8 @@ def best_level(found: Scan) -> float:
     agreement = both / (wanted.sum() + (~wanted).cumsum(dim=0))
     following = torch.cat([densest[1:], densest.new_zeros(1)])
     best = int(torch.where(densest > following, agreement, -1.0).argmax())
-    return min(float(densest[best] + following[best]) / 2, 0.95 * float(densest[0]))
+    density = min(float(densest[best] + following[best]) / 2, 0.95 * float(densest[0]))
+    return Level(density, float(agreement[best]))
 
 
 def outlines(

@@ -13,11 +13,14 @@ from scipy.spatial import cKDTree
 
 from field import Volume
 from fitting import fitted
+from grids import distances
 from painting import painted
-from silhouettes import all_around, best_level, scan
+from silhouettes import Level, all_around, best_level, scan
 
 CAMERAS = all_around(12, turn=7.5)
 """What the surface is fitted to: not the views that the agreement is measured by."""
+ENOUGH = 0.98
+"""Agreement of a level's outlines that fitting does not improve."""
 
 
 class NothingFormed(ValueError):
@@ -28,8 +31,7 @@ def extract(
     volume: Volume,
     smallest_part: float = 0.02,
     faces: int | None = None,
-    fit: bool = True,
-    level: float | None = None,
+    level: Level | None = None,
     before_each: Callable[[], None] = lambda: None,
 ) -> trimesh.Trimesh:
     """The surface of a volume, watertight, with its normals and sRGB colors at the vertices.
@@ -38,9 +40,8 @@ def extract(
         volume: the field.
         smallest_part: separate parts below this fraction of the largest one's volume are dropped.
         faces: at most so many, see `decimated`; None keeps all.
-        fit: fit the surface to the rendering's outlines, see `fitted`; about a second. Without it,
-            the outlines agree a little less.
-        level: density at the surface; `automatic_level` if not given.
+        level: of the surface, `automatic_level` if not given. Where its outlines agree too little
+            with the rendering's, the surface is fitted to them, see `fitted`.
         before_each: called before each stage of the work; it may raise, to stop.
 
     Raises:
@@ -50,17 +51,18 @@ def extract(
     if level is None:
         level = automatic_level(volume)
     before_each()
-    body = fitted(volume, level, CAMERAS) if fit else volume
+    enough = level.agreement >= ENOUGH
+    body = volume if enough else fitted(volume, level.density, CAMERAS)
     before_each()
-    mesh = largest_parts(isosurface(body, level), smallest_part)
+    mesh = largest_parts(isosurface(body, level.density), smallest_part)
     if faces is not None:
         mesh = decimated(mesh, faces)
     before_each()
     return painted(mesh, body, volume)
 
 
-def automatic_level(volume: Volume) -> float:
-    """The density whose solid body looks most like the rendering, see `best_level`.
+def automatic_level(volume: Volume) -> Level:
+    """The level whose solid body looks most like the rendering, see `best_level`.
 
     Raises:
         NothingFormed: the field is empty.
@@ -113,9 +115,7 @@ def isosurface(volume: Volume, level: float) -> trimesh.Trimesh:
     logits = volume.logits[0, 0].detach().float().cpu()
     border = volume.logit_of(level)
     size = len(logits)
-    axis = torch.linspace(-1, 1, size).square()
-    distance = (axis[:, None, None] + axis[:, None] + axis).sqrt()
-    inside = logits.minimum(border + 20 * (1 - distance))
+    inside = logits.minimum(border + 20 * (1 - distances(size)))
     xyz = np.pad(inside.permute(2, 1, 0).numpy(), 1, constant_values=border - 1)
     if not xyz.max() > border:
         raise NothingFormed(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import tyro
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -18,10 +17,11 @@ from torch import Tensor
 from cameras import Cameras, orbit, turntable
 from colors import as_bytes, viridis
 from field import Volume
+from formats import png
 from render import Rendering, occupancy, render, shaded, studio_light
+from session import Unprefixed
 
 AnimationFormat = Literal["gif", "mp4", "webp"]
-Unprefixed = tyro.conf.arg(prefix_name=False)
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,10 @@ def views(
     One view at a time, so that memory stays small. What is called before each may raise, to stop.
     """
     space = occupancy(volume.density(), step, threshold=0.01, margin=0.0)
-    position, rotation, field_of_view = cameras
     parts = []
-    for p, r in zip(position, rotation, strict=True):
+    for camera in cameras.each():
         before_each()
-        parts.append(render(volume, Cameras(p[None], r[None], field_of_view), size, space, step))
+        parts.append(render(volume, camera, size, space, step))
     rendering = Rendering(*(torch.cat(pictures) for pictures in zip(*parts, strict=True)))
     return shaded(rendering, *studio_light(cameras)), rendering
 
@@ -183,7 +182,7 @@ def mp4(frames: list[Image.Image], milliseconds: int) -> bytes:
 def contact_sheet(frames: list[Image.Image], columns: int = 4, rows: int = 2) -> bytes:
     """A PNG of frames evenly picked from a turn, row by row."""
     count = columns * rows
-    return _png(_sheet([frames[i * len(frames) // count] for i in range(count)], columns))
+    return png(_sheet([frames[i * len(frames) // count] for i in range(count)], columns))
 
 
 def snapshot(volume: Volume, size: int = 128, step: float = 0.04) -> Image.Image:
@@ -196,7 +195,7 @@ def snapshot(volume: Volume, size: int = 128, step: float = 0.04) -> Image.Image
 def timeline(pictures: Mapping[int, Image.Image], columns: int = 4) -> bytes:
     """A PNG of snapshots by step, in the order of steps, each with its step below."""
     labelled = [_labelled(pictures[step], f"step {step}") for step in sorted(pictures)]
-    return _png(_sheet(labelled, min(columns, len(labelled))))
+    return png(_sheet(labelled, min(columns, len(labelled))))
 
 
 def _labelled(picture: Image.Image, text: str) -> Image.Image:
@@ -222,9 +221,3 @@ def _sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
 def _images(color: Float[Tensor, "views 3 height width"]) -> list[Image.Image]:
     pixels = as_bytes(color.permute(0, 2, 3, 1).cpu().numpy())
     return [Image.fromarray(picture) for picture in pixels]
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()

@@ -74,8 +74,8 @@ GRAY_BALL = Start(PROPORTIONS[0], (0.5, 0.5, 0.5), None)
 
 
 def palette(shades: int) -> Float[Tensor, "colors 3"]:
-    """A lattice of colors, black and white almost included."""
-    levels = torch.linspace(0.05, 0.95, shades)
+    """A lattice of colors, black and white almost included; gray alone of one shade."""
+    levels = torch.linspace(0.05, 0.95, shades) if shades > 1 else torch.tensor([0.5])
     return torch.cartesian_prod(levels, levels, levels)
 
 

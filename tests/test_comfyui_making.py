@@ -296,12 +296,12 @@ def test_text_to_3d_can_be_cancelled_after_the_last_step_too(core):
 
 def test_text_to_3d_can_be_cancelled_while_the_mesh_is_made(core, monkeypatch):
     surface, done = program("nerf").surface, []
-    for name in ("automatic_level", "fitted", "painted"):
+    for name in ("automatic_level", "isosurface", "painted"):
         kept = getattr(surface, name)
         monkeypatch.setattr(
             surface, name, lambda *given, name=name, kept=kept: done.append(name) or kept(*given)
         )
-    for last in ("automatic_level", "fitted"):
+    for last in ("automatic_level", "isosurface"):
         done.clear()
         core.interrupt_when = lambda last=last: done[-1:] == [last]
         with pytest.raises(core.interruption):

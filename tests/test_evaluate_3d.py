@@ -13,7 +13,7 @@ import pytest
 import trimesh
 
 import presets
-from alphaclip_gen import RegionEncoder, cli, evaluate_3d, made_meshes, mesh_judges
+from alphaclip_gen import cli, evaluate_3d, made_meshes, mesh_judges
 from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
@@ -30,6 +30,7 @@ parser.add_argument("--skip", default="")
 parser.add_argument("--refuse", default="")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--views", type=int, default=2)
+parser.add_argument("--steps", type=int, default=100)
 parser.add_argument("--augment.copies", dest="copies", type=int, default=1)
 arguments = parser.parse_known_args()[0]
 assert "--resume" in sys.argv
@@ -37,6 +38,9 @@ assert "--no-such-option" not in sys.argv, sys.exit(2)
 made = Path(__file__).parent / "made"
 with open(Path(__file__).parent / "calls.txt", "a") as calls:
     calls.write(f"{arguments.alpha}-{arguments.seed}\\n")
+refused = Path(__file__).parent / "refuse.txt"
+if refused.is_file():
+    arguments.refuse = refused.read_text()
 for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
     name = prompt.replace(" ", "-")
     folder = arguments.output / name
@@ -48,7 +52,8 @@ for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
         continue
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(made / arguments.alpha / f"{name}.glb", folder / "mesh.glb")
-    settings = {"views": arguments.views, "augment": {"copies": arguments.copies}}
+    augment = {"copies": arguments.copies}
+    settings = {"views": arguments.views, "augment": augment, "steps": arguments.steps}
     result = {"seconds": 10.0 + number, "settings": settings}
     (folder / "result.json").write_text(json.dumps(result))
 sys.exit(1 if arguments.refuse else 0)
@@ -117,6 +122,7 @@ def test_the_page_tells_of_the_judge(program: Path, tmp_path: Path) -> None:
     )
     assert "0.99 of single views and 1.00 of objects" in (tmp_path / "table.md").read_text()
     assert "CLIP 85.62, Alpha-CLIP 88.89" in mesh_judges.about("ViT-B-32.pt")
+    assert "Judge: ViT-B-32 (openai), which" in mesh_judges.about("ViT-B-32", "openai")
 
 
 def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Path) -> None:
@@ -279,7 +285,12 @@ def test_the_table_keeps_other_variants_that_were_made_alike(program: Path, tmp_
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == both
     assert "## plain" in (tmp_path / "out" / "table.md").read_text()
     assert list(table("masked", about_judge="another")) == ["masked"]
+    aside = tmp_path / "out" / "table-1.json"
+    assert json.loads(aside.read_text()) == both  # nothing is lost
     assert list(table("masked")) == ["masked"]  # the file had another judge's only
+    assert list(table("plain")) == ["masked", "plain"]
+    assert list(table("plain", color_space="srgb")) == ["plain"]
+    assert list(table("masked")) == ["masked"]
     assert list(table("plain")) == ["masked", "plain"]
     assert list(table("masked", PROMPTS[:2])) == ["masked"]
     assert list(table("plain", PROMPTS[:2], options=["--steps", "3"])) == ["plain"]
@@ -303,30 +314,56 @@ def test_a_table_is_filled_seed_by_seed(program: Path, tmp_path: Path) -> None:
     shutil.rmtree(output / "masked")
     assert seeds_of(2) == [2, 5] and seeds_of(7, 2) == [2, 5, 7]
     assert "| a brown cone | 5 | a brown cone |" in (output / "table.md").read_text()
-    assert seeds_of(3, options=["--views", "4"]) == [3]
-    result = json.loads((output / "table.json").read_text())
-    result["masked"]["made_by"]["options"] = []  # as if the program had changed its default
-    (output / "table.json").write_text(json.dumps(result))
-    assert seeds_of(4) == [4]
+    assert not (output / "table-1.json").exists()
+    for flags in (["--views", "4"], ["--steps", "200"]):
+        assert seeds_of(3, options=flags) == [3]
+        table = json.loads((output / "table.json").read_text())
+        table["masked"]["made_by"]["options"] = []  # as if these had been the defaults
+        (output / "table.json").write_text(json.dumps(table))
+        assert seeds_of(4) == [4]
+    assert seeds_of(4, 4) == [4]
 
 
-def test_rows_of_other_settings_do_not_stand_beside(tmp_path: Path) -> None:
+def test_only_meshes_that_count_say_how_a_table_was_made(program: Path, tmp_path: Path) -> None:
+    """The first prompt of the second seed is refused: once an older one lies there, once none."""
+    output, first = tmp_path / "out", PROMPTS[0]
+    folder = output / "masked" / "seed-1" / made_meshes.slug(first)
+    for older in (False, True):
+        evaluate_text_to_3d(program, PROMPTS, output, ["masked"])
+        if older:
+            shutil.copytree(output / "masked" / "seed-0" / folder.name, folder)
+            (folder / "result.json").write_text('{"settings": {"steps": 200, "views": 4}}')
+        (program.parent / "refuse.txt").write_text(folder.name)
+        part = evaluate_text_to_3d(program, PROMPTS, output, ["masked"], seeds=[1])["masked"]
+        assert (part["meshes"], part["missing"], part["pictures_a_step"]) == (8, [first], 2)
+        assert part["made_by"]["settings"] == {"steps": 100}
+        (program.parent / "refuse.txt").unlink()
+        (output / "table.json").unlink()
+
+
+def test_meshes_made_with_different_settings_do_not_stand_in_one_table(
+    program: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        options = ["--steps", str(100 * (seed + 1))]
+        evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"], seeds=[seed], options=options)
+    with pytest.raises(ValueError, match="'masked' were made with different steps"):
+        evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], seeds=[0, 1])
+    before = (tmp_path / "table.json").read_text()
+    with pytest.raises(FileNotFoundError, match=r"nothing to judge.*seed-9/a-red-sphere"):
+        evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], seeds=[9])
+    assert (tmp_path / "table.json").read_text() == before
+
+
+def test_what_settings_have_to_share() -> None:
     """What a variant, a mesh, a place or files set may differ; weights and all else may not."""
-
-    def variants(before: dict, now: dict) -> list[str]:
-        parts = []
-        for settings in (before, now):
-            (tmp_path / "b").mkdir(exist_ok=True)  # the first prompt, a, has no result
-            (tmp_path / "b" / "result.json").write_text(json.dumps({"settings": settings}))
-            made = evaluate_3d.made_by(tmp_path, ["a", "b"], PROMPTS, (), "")
-            parts.append({"made_by": made})
-        return list(evaluate_3d.merged({"plain": parts[1]}, {"masked": parts[0]}))
-
     weights, steps = {"digests": {"mini": "1"}}, {"steps": 100}
-    assert variants(weights | steps, weights | steps) == ["masked", "plain"]
-    assert variants({"alpha": "opacity", "seed": 0}, {"alpha": "ones"}) == ["masked", "plain"]
-    assert variants(weights, {"digests": {"mini": "2"}}) == ["plain"]
-    assert variants(steps, {"steps": 200}) == ["plain"]
+    own = [{"alpha": "opacity", "seed": 0, **steps}, {"alpha": "ones", "parts": ["a"], **steps}]
+    assert evaluate_3d.shared_settings("plain", own) == steps
+    assert evaluate_3d.shared_settings("plain", []) == {}
+    for other in (weights | {"digests": {"mini": "2"}}, steps, {}):
+        with pytest.raises(ValueError, match="different digests"):
+            evaluate_3d.shared_settings("plain", [weights, weights, other])
 
 
 def test_augmented_are_the_looks_of_pureclipnerf() -> None:
@@ -340,7 +377,7 @@ def test_augmented_are_the_looks_of_pureclipnerf() -> None:
 def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> None:
     """mini is a CLIP too: it finds the captions of ready-made solids among four."""
     made = evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"])
-    judge = mesh_judges.retrieval_judge(RegionEncoder.from_pretrained("mini"), PROMPTS)
+    judge = mesh_judges.open_judge("mini", None, PROMPTS, "linear")
     found = evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], judge=judge)
     assert found["masked"]["caption"]["rate"] == 1
     likely = [row["probability"] for row in found["masked"]["rows"]]
@@ -367,11 +404,13 @@ def test_contact_sheet_has_a_tile_for_each_row() -> None:
     rows = [Row("a red cone", "a red cone", "a red cone")] * 13
     mesh = painted("cone", COLORS["red"])
     meshes: list[trimesh.Trimesh | None] = [mesh] * 12 + [None]
+    rows[1] = Row("a red cone", "a red cone", "a blue cone")
     sheet = np.asarray(evaluate_3d.contact_sheet(rows, meshes, tile=40)).astype(int)
     assert sheet.shape == (6 + 2 * (40 + 34), 6 + 12 * 46, 3)
     red = (sheet[..., 0] > 120) & (sheet[..., 1] < 60)
     assert red[6:46].any(axis=0).reshape(-1)[6:].reshape(12, 46).any(axis=1).all()
     assert not red[80:120, 6:46].any()
+    assert red[60:78].any() and not red[134:].any()  # what was seen, below the first row only
 
 
 def test_program_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +443,7 @@ def test_bad_settings_are_named(
 
 
 def test_missing_prompt_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"prompts: .* one prompt a line"):
+    with pytest.raises(FileNotFoundError, match=r"prompts .*none.txt' not found; .* a line"):
         made_meshes.read_prompts(tmp_path / "none.txt")
 
 

@@ -49,6 +49,14 @@ def test_random_views_are_spread_around() -> None:
         assert within.min() >= 4 and within.max() <= 5
 
 
+def test_each_camera_by_itself_is_all_of_them() -> None:
+    cameras = orbit(torch.tensor([0.0, 90.0, 10.0]), torch.zeros(3), torch.ones(3))
+    alone = list(cameras.each())
+    assert len(alone) == 3 and {camera.field_of_view for camera in alone} == {cameras.field_of_view}
+    assert torch.equal(torch.cat([camera.position for camera in alone]), cameras.position)
+    assert torch.equal(torch.cat([camera.rotation for camera in alone]), cameras.rotation)
+
+
 def test_rotations_are_right_handed_rotations() -> None:
     rotation = random_views(8, CameraSettings(), torch.Generator().manual_seed(1)).rotation
     assert torch.allclose(rotation @ rotation.mT, torch.eye(3).expand(8, 3, 3), atol=1e-5)

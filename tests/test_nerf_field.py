@@ -7,7 +7,7 @@ import torch
 
 from blobs import Proportion, blob_logits
 from field import FieldSettings, Volume, VoxelField, blob_field, haze_field
-from grids import mirrored, outward_normals, resampled, sample, smoothed
+from grids import distances, mirrored, outward_normals, resampled, sample, smoothed, vertices
 from schedule import Ramp, constant, stage
 
 
@@ -173,3 +173,7 @@ def test_clamp_keeps_logits_in_reach() -> None:
     field = VoxelField(100 * linear_grid(4), torch.full((1, 3, 2, 2, 2), -50.0), FieldSettings())
     field.clamp()
     assert field.density.abs().max() == 6 and field.color.min() == -6
+
+
+def test_distances_are_those_of_the_grids_places() -> None:
+    assert torch.allclose(distances(5), vertices(5).norm(dim=-1))

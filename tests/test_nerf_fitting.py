@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import surface
+from cameras import Cameras
 from field import FieldSettings, Volume, VoxelField
 from fitting import fitted, surface_slope
 from grids import outward_normals
@@ -44,27 +46,41 @@ def thick_and_thin() -> Volume:
 
 def test_outlines_agree_better_also_from_sides_not_looked_at() -> None:
     volume = thick_and_thin()
-    level = best_level(scan(volume, CAMERAS))
+    level = best_level(scan(volume, CAMERAS)).density
     before = silhouette_iou(isosurface(volume, level), volume)
     after = silhouette_iou(isosurface(fitted(volume, level, CAMERAS), level), volume)
     assert before < 0.95 and after > before + 0.02 and after > 0.95
 
 
+def test_only_what_agrees_too_little_is_fitted(monkeypatch) -> None:
+    """Fitting to a few views would make the others worse where the level alone is good."""
+    calls = list[float]()
+
+    def counted(volume: Volume, level: float, cameras: Cameras) -> Volume:
+        calls.append(level)
+        return fitted(volume, level, cameras)
+
+    monkeypatch.setattr(surface, "fitted", counted)
+    for volume, times in ((volume_of(5 * ball()), 0), (thick_and_thin(), 1)):
+        assert silhouette_iou(surface.extract(volume), volume) > 0.95
+        assert len(calls) == times
+
+
 @pytest.mark.parametrize("logits", [ball(), rod()], ids=["ball", "rod"])
 def test_a_level_too_low_shrinks_and_one_too_high_grows(logits) -> None:
     volume = volume_of(logits)
-    best = best_level(scan(volume, CAMERAS))
+    best = best_level(scan(volume, CAMERAS)).density
     for factor, sign in ((0.4, -1), (2.0, 1)):
         level = factor * best
         change = fitted(volume, level, CAMERAS).logits - volume.logits.detach()
-        surface = ((volume.density() / level - 1).abs() < 0.3).detach()
-        assert sign * change[0, 0][surface].mean() > 0.1
+        near = ((volume.density() / level - 1).abs() < 0.3).detach()
+        assert sign * change[0, 0][near].mean() > 0.1
 
 
 def test_thin_things_turn_half_opaque_at_a_higher_density() -> None:
     """What makes fitting necessary: the best levels of the two by themselves."""
     thick, thin = (best_level(scan(volume_of(logits), CAMERAS)) for logits in (ball(), rod()))
-    assert thin > 1.2 * thick
+    assert thin.density > 1.2 * thick.density
 
 
 def test_normals_follow_and_nothing_is_written_into_the_field() -> None:

@@ -1,5 +1,6 @@
 """Several processes: prompts handed out, views shared out; two of them on this machine's CPU."""
 
+import dataclasses
 import json
 import os
 import runpy
@@ -15,6 +16,7 @@ import many
 import optimize
 from cameras import random_views
 from many import Place
+from run import run
 from shares import WHOLE, Shares
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,6 +199,24 @@ def test_two_processes_have_the_gradient_of_one(tmp_path) -> None:
     found = torch.load(tmp_path / "gradients.pt")
     assert_same(gradients(WHOLE, chance=False), found[False])
     assert_same(gradients(Shares(2, range(2))), found[True])
+
+
+def test_what_is_done_is_kept_when_another_process_is_gone(tmp_path, monkeypatch) -> None:
+    """Between two steps, as far as this process can tell: the next sum never comes."""
+    sums = []
+
+    def all_reduce(values: torch.Tensor) -> None:
+        sums.append(values)
+        if len(sums) > 3:  # a step sums gradients of density and color, and the numbers
+            raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda values, src: None)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", lambda box, src: None)
+    config = dataclasses.replace(SMALL, prompt="a red stick", views=2, split_views=2)
+    result = run(config, (Moments(),), tmp_path, Shares(2, (0,), spread=True), quiet=True)
+    assert result["stopped"] == "another process ended before the run was done."
+    assert result["steps"] == 1 and (tmp_path / "mesh.glb").is_file()
 
 
 def test_two_processes_make_what_one_makes(tmp_path) -> None:

@@ -1,7 +1,6 @@
 """The program, run on a stand-in tower that sees the region's mean color and how tall it is."""
 
 import dataclasses
-import io
 import json
 import runpy
 from pathlib import Path
@@ -14,11 +13,9 @@ from PIL import Image
 import many
 import optimize
 import run as running
-from alphaclip_gen.made_meshes import slug, slugs
+from alphaclip_gen.made_meshes import read_prompts, slug, slugs
 from checks import check
 from formats import read_glb
-from outputs import read_prompts
-from turntable import contact_sheet, gif
 from warm_start import WarmStartSettings
 
 STAND_IN = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))
@@ -427,12 +424,3 @@ def test_prompt_files(tmp_path) -> None:
     file.write_bytes(b"\xff\xfe\x00\x9f")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_prompts(file)
-
-
-def test_a_sheet_picks_frames_evenly() -> None:
-    frames = [Image.new("RGB", (4, 4), (10 * i, 0, 0)) for i in range(16)]
-    sheet = Image.open(io.BytesIO(contact_sheet(frames, columns=2, rows=2)))
-    assert sheet.size == (8, 8)
-    assert [sheet.getpixel(at)[0] for at in ((0, 0), (4, 0), (0, 4), (4, 4))] == [0, 40, 80, 120]
-    animation = Image.open(io.BytesIO(gif(frames, 50)))
-    assert animation.n_frames == 16 and animation.info["duration"] == 50

@@ -10,7 +10,7 @@ import trimesh
 import results
 from blobs import Proportion, blob_logits
 from field import FieldSettings, Volume, VoxelField, haze_field
-from results import MeshSettings, check_files, save_result_files
+from results import MeshSettings, check_files, drop_older_files, save_result_files
 from turntable import PictureSettings, VideoFailed, animation
 
 PICTURES = PictureSettings(size=24, frames=4, step=0.1)
@@ -103,13 +103,20 @@ def test_a_missing_package_is_named_before_the_work(monkeypatch) -> None:
 
 
 def test_haze_leaves_pictures_and_says_that_there_is_no_mesh(tmp_path) -> None:
-    """That of an earlier run is gone, so that nobody takes it for this one's."""
-    (tmp_path / "mesh.glb").write_text("of an earlier run")
     haze = haze_field(FieldSettings(density_sizes=(20,), color_sizes=(2,), shift=-30.0))
     found = save_result_files(tmp_path, haze.volume(6.0), MeshSettings(), PICTURES)
     assert found["mesh"] is None and found["silhouette_iou"] is None
     assert found["problems"][0].startswith("no mesh: field is empty")
     assert names(tmp_path) == {"turntable.gif", "preview.png"} == set(found["files"])
+
+
+def test_files_of_an_earlier_run_are_dropped(tmp_path) -> None:
+    """So that nobody takes them for this one's; what is not a run's stays."""
+    earlier = {"mesh.glb", "mesh.mtl", "points.ply", "turntable.webp", "depth.gif"}
+    for name in {*earlier, "mesh.ply", "turntable.gif", "notes.txt"}:
+        (tmp_path / name).touch()
+    drop_older_files(tmp_path, ["mesh.ply", "turntable.gif"])
+    assert names(tmp_path) == {"mesh.ply", "turntable.gif", "notes.txt"}
 
 
 def test_a_video_that_fails_costs_no_other_file(tmp_path, volume, monkeypatch) -> None:

@@ -123,7 +123,7 @@ def test_files_may_be_asked_for_differently(tmp_path) -> None:
     other = replaced(config, pictures={"frames": 3}, mesh={"formats": ("stl",)})
     resumed = dataclasses.replace(other, session=RESUMED, device="cpu:0")
     assert made(tmp_path, resumed)["resumed_from"] == 2
-    assert (tmp_path / "mesh.stl").exists()
+    assert (tmp_path / "mesh.stl").exists() and not (tmp_path / "mesh.glb").exists()
 
 
 def test_without_resume_it_begins_anew(tmp_path) -> None:

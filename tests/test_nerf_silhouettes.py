@@ -139,25 +139,25 @@ def test_the_level_is_the_best_of_all() -> None:
         hard, soft = densest > level, found.outline()
         return float((hard & soft).sum() / (hard | soft).sum())
 
-    level = best_level(found)
+    level, agreement = best_level(found)
     assert iou(level) == pytest.approx(max(map(iou, densest.flatten().tolist())))
-    assert 2 < level < 6
+    assert 2 < level < 6 and agreement == pytest.approx(iou(level))
 
 
 def test_a_thin_haze_is_not_surface_and_a_faint_object_is() -> None:
     ball = soft_ball(slope=300.0, size=40)
     haze = ball.logits.clamp(min=-5.7)  # density 0.1 everywhere: 0.2 thick, not half opaque
     hazy = Volume(haze, ball.normals, ball.color_logits, 30.0)
-    assert best_level(scan(hazy, all_around(6))) > 0.2
+    assert best_level(scan(hazy, all_around(6))).density > 0.2
     faint = Volume(ball.logits, ball.normals, ball.color_logits, 0.3)
-    assert 0 < best_level(scan(faint, all_around(6))) < 0.3
+    assert 0 < best_level(scan(faint, all_around(6))).density < 0.3
 
 
 @pytest.mark.parametrize("slope", [12.0, 60.0])
 def test_the_chosen_level_fits_and_others_do_not(slope) -> None:
     """The half-opaque outline of a soft ball is well outside of its half-dense surface."""
     volume = soft_ball(slope)
-    level = best_level(scan(volume, all_around(12, turn=7.5)))
+    level = best_level(scan(volume, all_around(12, turn=7.5))).density
     assert silhouette_iou(isosurface(volume, level), volume) > 0.98
     if slope < 20:
         assert silhouette_iou(isosurface(volume, 15.0), volume) < 0.9

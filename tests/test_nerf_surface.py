@@ -77,7 +77,7 @@ def test_floaters_go_from_the_field_with_their_haze() -> None:
     """So pictures and mesh show the same; the rest of the field is left alone."""
     body, floater = (0.4, (-0.4, 0.0, 0.0)), (0.1, (0.6, 0.0, 0.0))
     both = volume_of(torch.maximum(ball(*body), ball(*floater)) / 2, sharpness=1.0)
-    level = automatic_level(both)
+    level = automatic_level(both).density
     clean, count = without_floaters(both, level, 0.1)
     assert count == 1
     places = torch.tensor([[0.6, 0, 0], [0.6, 0.18, 0], [-0.4, 0, 0], [-0.4, 0.43, 0]])
@@ -93,7 +93,7 @@ def test_two_large_parts_stay() -> None:
     mesh = extract(two)
     assert mesh.body_count == 2
     assert largest_parts(mesh, 1.1).body_count == 1  # the largest is never dropped
-    assert without_floaters(two, automatic_level(two))[1] == 0
+    assert without_floaters(two, automatic_level(two).density)[1] == 0
 
 
 def test_the_surface_lies_where_the_density_is_the_level() -> None:
@@ -153,7 +153,7 @@ def test_an_empty_field_is_named() -> None:
 
 
 def test_the_blob_of_the_default_settings_has_a_surface() -> None:
-    assert extract(volume_of(blob_logits(Proportion(), 24)), fit=False).is_watertight
+    assert extract(volume_of(blob_logits(Proportion(), 24))).is_watertight
 
 
 def _rest(volume: Volume) -> tuple:

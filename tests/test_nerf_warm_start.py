@@ -73,3 +73,4 @@ def test_the_palette_is_a_lattice() -> None:
     colors = palette(5)
     assert colors.shape == (125, 3) and len(colors.unique(dim=0)) == 125
     assert colors.min() == pytest.approx(0.05) and colors.max() == pytest.approx(0.95)
+    assert palette(1).tolist() == [[0.5, 0.5, 0.5]]

@@ -109,8 +109,10 @@ class TextTo3D:
                     "y z radius; half x y z offset; a mesh file of the input folder.",
                     True,
                 ),
-                "steps": w.whole(200, 1, 20000, "More steps, more shape."),
-                "views": w.whole(4, 1, 64, "Pictures a step."),
+                "steps": w.whole(
+                    200, 1, 20000, "More steps, more shape; 100 are enough for one object."
+                ),
+                "views": w.whole(4, 1, 64, "Pictures a step; 2 are enough for one object."),
                 "resolution": w.whole(64, 16, 512, "Side of these pictures in pixels.", 8),
                 "negatives": w.text("", "What it should not be, one text a line.", True),
                 "frames": w.whole(24, 4, 240, "Pictures of the turntable."),
