@@ -202,10 +202,10 @@ def ball_volume(side: int) -> Volume:
 
 
 def ours(volume: Volume, cameras: Cameras, size: int, step: float) -> Rendering:
-    """Occupied and visible samples only; marched from the ball of radius 1, as the dense one."""
+    """Occupied and visible samples only."""
     light = RenderSettings()
     space = occupancy(volume.density(), step, light.threshold, light.margin)
-    return render(volume, cameras, size, space._replace(radius=1.0), step, light.hidden_below)
+    return render(volume, cameras, size, space, step, light.hidden_below)
 
 
 def dense(volume: Volume, cameras: Cameras, size: int, step: float) -> Rendering:

@@ -89,6 +89,10 @@ class Volume:
         """Density per unit length at the voxels."""
         return self.density_of(self.logits[0, 0])
 
+    def density_at(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+        """Density per unit length at points of the cube; clamped outside."""
+        return self.density_of(sample(self.logits, points)[0])
+
     def __call__(
         self, points: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, " points"], Float[Tensor, "3 points"], Float[Tensor, "3 points"]]:

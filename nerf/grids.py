@@ -19,12 +19,13 @@ def sample(
 ) -> Float[Tensor, "channels points"]:
     """Trilinear values of a grid at points (x, y, z) of the cube [-1, 1]^3; clamped outside.
 
-    The points go in as a batch of two, because `grid_sample` on a CPU uses one thread an element.
+    The points go in as a batch of two, because `grid_sample` on a CPU uses one thread an element;
+    of one where there is one thread.
     """
-    count = len(points)
-    positions = F.pad(points, (0, 0, 0, count % 2)).view(2, 1, 1, -1, 3)
-    pair = grid.expand(2, -1, -1, -1, -1)
-    values = F.grid_sample(pair, positions, padding_mode="border", align_corners=True)
+    count, batch = len(points), min(torch.get_num_threads(), 2)
+    positions = F.pad(points, (0, 0, 0, count % batch)).view(batch, 1, 1, -1, 3)
+    same = grid.expand(batch, -1, -1, -1, -1)
+    values = F.grid_sample(same, positions, padding_mode="border", align_corners=True)
     return values.transpose(0, 1).reshape(grid.shape[1], -1)[:, :count]
 
 

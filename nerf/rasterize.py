@@ -29,10 +29,12 @@ def covered(corners: Float[np.ndarray, "faces 3 2"], size: int) -> Hits:
         corners: (x, y) in pixels, from the top left; centers lie at halves.
         size: side of the picture in pixels.
     """
-    first = np.ceil(corners.min(axis=1) - 0.5).clip(0, size).astype(np.int64)
-    last = np.floor(corners.max(axis=1) - 0.5).clip(-1, size - 1).astype(np.int64)
+    a, b, c = corners.swapaxes(0, 1)  # reductions over so few are slow
+    lowest, highest = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
+    first = np.ceil(lowest - 0.5).clip(0, size).astype(np.int64)
+    last = np.floor(highest - 0.5).clip(-1, size - 1).astype(np.int64)
     boxes = (last - first + 1).clip(0)
-    chunk = boxes.prod(axis=1).cumsum() // AT_ONCE
+    chunk = (boxes[:, 0] * boxes[:, 1]).cumsum() // AT_ONCE
     bounds = np.searchsorted(chunk, np.arange(chunk[-1] + 2)) if len(chunk) else np.array([0, 0])
     parts = [_covered(corners[a:b], first[a:b], boxes[a:b], a) for a, b in pairwise(bounds)]
     return Hits(*(np.concatenate(part) for part in zip(*parts, strict=True)))
@@ -40,13 +42,13 @@ def covered(corners: Float[np.ndarray, "faces 3 2"], size: int) -> Hits:
 
 def _covered(corners: np.ndarray, first: np.ndarray, boxes: np.ndarray, offset: int) -> Hits:
     """Tries every pixel of every triangle's box; faces count from `offset`."""
-    count = boxes.prod(axis=1)
+    count = boxes[:, 0] * boxes[:, 1]
     face = np.repeat(np.arange(len(count)), count)
     within = np.arange(len(face)) - np.repeat(count.cumsum() - count, count)
     row, column = np.divmod(within, boxes[face, 0])
     row, column = row + first[face, 1], column + first[face, 0]
     weights = _barycentric(corners, face, column + 0.5, row + 0.5)
-    inside = (weights >= -SLACK).all(axis=1)  # never true of the NaN of a triangle without area
+    inside = weights.T.min(axis=0) >= -SLACK  # never true of the NaN of a triangle without area
     return Hits(face[inside] + offset, row[inside], column[inside], weights[inside])
 
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from cameras import Cameras, rays
 from grids import distances
 
+AT_ONCE = 8192
+"""Rays marched in one go, so that what is kept of all their steps stays in a cache."""
 Field = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """points (n, 3) -> density (n,) per unit length, color (3, n), unit normal (3, n)."""
 Shape = Callable[[Tensor], Tensor]
@@ -56,9 +58,17 @@ class Occupancy(NamedTuple):
 
     density: Float[Tensor, "depth height width"]
     occupied: Bool[Tensor, "depth height width"]
-    radius: float
-    """Of the ball around the origin that holds all occupied voxels."""
 
+    def box(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+        """Lowest and highest corner (x, y, z) of what holds all occupied voxels; of the whole grid
+        where none is."""
+        size, flat = len(self.occupied), self.occupied.any(dim=0)
+        axes = torch.stack([flat.any(dim=0), flat.any(dim=1), self.occupied.flatten(1).any(dim=1)])
+        axes = axes.to(torch.uint8)  # the first of equal values is found
+        low, high = axes.argmax(dim=1), size - 1 - axes.flip(1).argmax(dim=1)
+        ends = torch.stack([low - 0.5, high + 0.5])
+        low, high = ends * (2 / (size - 1)) - 1
+        return low, high
 
 class Samples(NamedTuple):
     """The samples kept, in order of rays, front to back."""
@@ -105,11 +115,8 @@ def occupancy(
     if faint > 0:
         kept |= opacity >= faint * opacity.max()
     kept = dilated(kept, math.ceil(margin * (size - 1) / 2))
-    distance = distances(size, density.device)
-    half_diagonal = 3**0.5 / (size - 1)
-    occupied = kept & (distance <= 1 + half_diagonal)
-    farthest = float(distance[occupied].max()) if occupied.any() else 0.0
-    return Occupancy(density.detach(), occupied, min(farthest + half_diagonal, 1.0))
+    within = distances(size, density.device) <= 1 + 3**0.5 / (size - 1)
+    return Occupancy(density.detach(), kept & within)
 
 
 def dilated(
@@ -136,27 +143,53 @@ def march(
 ) -> Samples:
     """Samples at an even step along rays, kept where occupied and not hidden.
 
-    A random offset of up to a step a ray with a generator, else half a step. Light is estimated
-    from the density of the nearest voxels.
+    The steps count from where a ray enters the unit ball, under a random offset of up to a step a
+    ray with a generator, else half a step. Light is estimated from the density of the nearest
+    voxels.
     """
     middle = -(origins * directions).sum(dim=1)
     nearest = origins + directions * middle[:, None]
-    half_chord = (space.radius**2 - nearest.square().sum(dim=1)).clamp(min=0).sqrt()
-    hit = torch.nonzero(half_chord > 0)[:, 0]
-    origins, directions = origins[hit], directions[hit]
-    offset = torch.full((len(hit), 1), 0.5, device=origins.device)
+    half_chord = (1 - nearest.square().sum(dim=1)).clamp(min=0).sqrt()
+    offset = torch.full_like(middle, 0.5)
     if generator is not None:
-        offset = torch.rand(offset.shape, generator=generator, device=generator.device)
-        offset = offset.to(origins.device)
-    start, length = (middle - half_chord)[hit, None], 2 * half_chord[hit, None]
-    count = int(-(-2 * space.radius // step)) + 1
-    along = (torch.arange(count, device=origins.device) + offset) * step
-    kept = (along < length) & _worthwhile(origins, directions, start + along, space, step,
-                                          hidden_below)  # fmt: skip
-    row, column = torch.nonzero(kept, as_tuple=True)
-    distance = (start + along)[row, column]
-    points = origins[row] + directions[row] * distance[:, None]
-    return Samples(points, hit[row], distance)
+        offset = torch.rand(middle.shape, generator=generator, device=generator.device).to(middle)
+    enter, leave = _crossing(origins, directions, *space.box())
+    first = middle - half_chord + offset * step
+    first = first + ((enter - first) / step).ceil().clamp(min=0) * step
+    last = leave.minimum(middle + half_chord)
+    hit = torch.nonzero((half_chord > 0) & (first < last))[:, 0]
+    bundle = hit, origins[hit], directions[hit], first[hit], last[hit]
+    chunks = zip(*(each.split(AT_ONCE) for each in bundle), strict=True)
+    parts = [_along(*chunk, space, step, hidden_below) for chunk in chunks]
+    return Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _along(
+    ray: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    first: Tensor,
+    last: Tensor,
+    space: Occupancy,
+    step: float,
+    hidden_below: float,
+) -> Samples:
+    """Samples kept of some rays between two distances on each."""
+    count = int((last - first).max() / step) + 1 if len(ray) else 0
+    distance = first[:, None] + torch.arange(count, device=first.device) * step
+    kept = _worthwhile(origins, directions, distance, space, step, hidden_below)
+    row, column = torch.nonzero(kept & (distance < last[:, None]), as_tuple=True)
+    distance = distance[row, column]
+    return Samples(origins[row] + directions[row] * distance[:, None], ray[row], distance)
+
+
+def _crossing(
+    origins: Tensor, directions: Tensor, low: Tensor, high: Tensor
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
+    """Distances at which rays enter and leave a box; those that miss it leave before they enter."""
+    inverse = 1 / torch.where(directions.abs() < 1e-9, 1e-9, directions)
+    ends = (low - origins) * inverse, (high - origins) * inverse
+    return torch.minimum(*ends).amax(dim=1), torch.maximum(*ends).amin(dim=1)
 
 
 def _worthwhile(
@@ -167,20 +200,24 @@ def _worthwhile(
     step: float,
     hidden_below: float,
 ) -> Tensor:
-    """Which of (rays, samples) lie in an occupied voxel and are lit."""
+    """Which of (rays, samples) lie in an occupied voxel and are lit; what is said of samples beyond
+    the cube means nothing."""
     size = len(space.density)
     scale = (size - 1) / 2
-    index = torch.zeros_like(distance)
+    index = distance.new_zeros(1)
     for axis in (2, 1, 0):
         start = (origins[:, axis, None] + 1) * scale
-        position = torch.addcmul(start, directions[:, axis, None] * scale, distance)
-        index.mul_(size).add_(position.round_().clamp_(0, size - 1))
+        position = torch.addcmul(start, directions[:, axis, None] * scale, distance).round_()
+        index = position.add_(index, alpha=size)
+    index = index.clamp_(0, size**3 - 1).int()
     blocked = torch.where(space.occupied, step * space.density, -1.0).flatten()
-    thickness = blocked.index_select(0, index.int().flatten()).view_as(distance)
+    thickness = blocked.index_select(0, index.flatten()).view_as(distance)
     occupied = thickness >= 0
+    if hidden_below <= 0:
+        return occupied
     thickness.relu_()
     before = thickness.cumsum(dim=1).sub_(thickness)
-    return occupied & ((-before).exp_() >= hidden_below)
+    return occupied & (before <= -math.log(hidden_below))
 
 
 def composite_samples(

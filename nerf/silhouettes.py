@@ -69,7 +69,7 @@ def looks(
     space = occupancy(density, step, threshold=0.005, margin=0.0)
     for camera in cameras.to(density.device).each():
         samples = march(*rays(camera, size), space, step, hidden_below=0.0)
-        yield samples, volume(samples.points)[0], step
+        yield samples, volume.density_at(samples.points), step
 
 
 def scan(volume: Volume, cameras: Cameras, size: int = SIZE) -> Scan:

@@ -34,7 +34,7 @@ def noisy_field(size: int = 12, seed: int = 0) -> VoxelField:
 
 def everywhere(field: VoxelField) -> Occupancy:
     density = field.volume().density().detach()
-    return Occupancy(density, torch.ones_like(density, dtype=torch.bool), 1.0)
+    return Occupancy(density, torch.ones_like(density, dtype=torch.bool))
 
 
 def test_two_samples_by_hand() -> None:
@@ -69,7 +69,7 @@ def test_occupied_only_is_dense() -> None:
     field = noisy_field()
     volume = field.volume(2.0)
     cameras = turntable(3, elevation=25.0)
-    full = Occupancy(volume.density().detach(), everywhere(field).occupied, 1.0)
+    full = Occupancy(volume.density().detach(), everywhere(field).occupied)
     space = occupancy(volume.density(), 0.05, threshold=1e-4, margin=0.2)
     assert space.occupied.float().mean() < 0.8
     dense = render(volume, cameras, 16, full, 0.05, hidden_below=0.0)
@@ -87,7 +87,7 @@ def test_gradients_of_occupied_only_are_those_of_dense() -> None:
         space = (
             occupancy(volume.density(), 0.05, threshold=1e-5, margin=0.2)
             if sparse
-            else Occupancy(volume.density().detach(), everywhere(field).occupied, 1.0)
+            else Occupancy(volume.density().detach(), everywhere(field).occupied)
         )
         rendering = render(volume, turntable(2), 16, space, 0.05, hidden_below=1e-5)
         weight = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -163,7 +163,34 @@ def test_occupancy_is_dilated_by_a_length() -> None:
     density[10, 10, 10] = 100.0
     space = occupancy(density, 0.05, margin=0.2)  # two voxels of 0.1
     assert space.occupied.sum() == 5**3
-    assert space.radius == pytest.approx(0.2 * 3**0.5 + 3**0.5 / 20)
+
+
+def test_the_box_holds_all_that_is_occupied() -> None:
+    occupied = torch.zeros(5, 5, 5, dtype=torch.bool)
+    occupied[1, 2, 4] = occupied[2, 2, 3] = True  # (z, y, x), voxels of half a unit
+    low, high = Occupancy(torch.ones(5, 5, 5), occupied).box()
+    assert low.tolist() == [0.25, -0.25, -0.75] and high.tolist() == [1.25, 0.25, 0.25]
+    low, high = Occupancy(torch.ones(5, 5, 5), occupied & False).box()
+    assert low.tolist() == [-1.25] * 3 and high.tolist() == [1.25] * 3
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_only_the_box_is_marched_and_nothing_is_missed(seed: int | None) -> None:
+    """What is occupied lies in a corner; each sample is where it is without any box."""
+    density = torch.rand(9, 9, 9, generator=torch.Generator().manual_seed(0))
+    occupied = torch.zeros(9, 9, 9, dtype=torch.bool)
+    occupied[2:4, 5:7, 1:4] = density[2:4, 5:7, 1:4] > 0.3
+    spread = occupied.clone()
+    spread[[0, -1], [0, -1], [0, -1]] = True  # beyond the ball, so never sampled
+    bundle = rays(turntable(3, elevation=30.0), 24)
+
+    def marched(mask: torch.Tensor) -> Samples:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return march(*bundle, Occupancy(density, mask), 0.05, 0.5, generator)
+
+    boxed, whole = marched(occupied), marched(spread)
+    assert len(boxed.ray) > 100 and torch.equal(boxed.ray, whole.ray)
+    torch.testing.assert_close(boxed.points, whole.points, atol=1e-5, rtol=0)
 
 
 def test_haze_is_sampled_everywhere_and_can_form() -> None:
@@ -226,7 +253,7 @@ def two_samples(monkeypatch):
 
     def render_of(*shapes):
         field = lambda points: (values[0], values[1:4], values[4:])  # noqa: E731
-        space = Occupancy(torch.ones(2, 2, 2), torch.ones(2, 2, 2, dtype=torch.bool), 1.0)
+        space = Occupancy(torch.ones(2, 2, 2), torch.ones(2, 2, 2, dtype=torch.bool))
         return render_parts(field, shapes, turntable(1), 1, space, 0.5)
 
     return values, render_of
