@@ -25,8 +25,8 @@ from .made_meshes import (
     labelled_sheet,
     load_mesh,
     make_meshes,
+    number_of,
     read_prompts,
-    seconds_of,
     slugs,
 )
 from .mesh_judges import target
@@ -172,19 +172,16 @@ def evaluate_parts(
         names = slugs(lines)
         flags = [*FLAGS, *options]
         made = make_meshes(program, lines, folder, flags) if program else NOTHING_MADE
-        rows = [
+        judged = [
             judge_halves(judge, folder / name, pair, color_space, made.problems.get(name))
             for name, pair in zip(names, pairs, strict=True)
         ]
+        rows, meshes = [row for row, _ in judged], [mesh for _, mesh in judged]
         table[variant] = {
             **summarize(rows),
             "exit_code": made.code,
             "rows": [asdict(row) for row in rows],
         }
-        meshes = [
-            load_mesh(folder / name, line, row.problem)[0]
-            for name, line, row in zip(names, lines, rows, strict=True)
-        ]
         notes = ["" if row.right["both"] else _seen(row) for row in rows]
         prompts = [row.prompt for row in rows]
         sheet = labelled_sheet(prompts, notes, meshes, columns=5, tile=270, color_space=color_space)
@@ -232,12 +229,12 @@ def judge_halves(
     pair: Pair,
     color_space: ColorSpace = "linear",
     problem: str | None = None,
-) -> PairRow:
-    """The verdict on both halves of folder/mesh.glb, or the problem with it."""
+) -> tuple[PairRow, trimesh.Trimesh | None]:
+    """The verdict on both halves of folder/mesh.glb and that mesh; or the problem, and None."""
     first, second = (caption(*target(text)) for text in (pair.first, pair.second))
     mesh, problem = load_mesh(folder, pair.line("sentence"), problem)
     if mesh is None:
-        return PairRow(pair.text, (first, second), problem=problem)
+        return PairRow(pair.text, (first, second), problem=problem), None
     captions, named, likely = all_captions(), [], []
     for side, asked in zip((pair.first_side, pair.second_side), (first, second), strict=True):
         half = cut(mesh, SIDES[side])
@@ -245,13 +242,8 @@ def judge_halves(
         named.append("nothing" if verdict is None else verdict.caption)
         chances = None if verdict is None else verdict.log_probabilities.exp()
         likely.append(0.0 if chances is None else round(chances[captions.index(asked)].item(), 4))
-    return PairRow(
-        pair.text,
-        (first, second),
-        (named[0], named[1]),
-        (likely[0], likely[1]),
-        seconds_of(folder),
-    )
+    seen, sure = (named[0], named[1]), (likely[0], likely[1])
+    return PairRow(pair.text, (first, second), seen, sure, number_of(folder, "seconds")), mesh
 
 
 def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .evaluate_3d import evaluation_prompts, judge_folder
 from .evaluate_parts import FLAGS, Pair, judge_halves, parse_pair
-from .made_meshes import NOTHING_MADE, find_program, load_mesh, make_meshes, slugs, view_of
+from .made_meshes import NOTHING_MADE, find_program, make_meshes, slugs, view_of
 from .mesh_judges import solid_judge
 from .mini.judge import Judge
 from .show import FAINT, INK, PAPER
@@ -84,17 +84,16 @@ def gallery(config: Gallery, console: Console) -> list[Piece]:
 
 
 def _whole(judge: Judge, folder: Path, prompt: str, problem: str | None) -> Piece:
-    row = judge_folder(solid_judge(judge), folder, prompt, problem=problem)
+    row, mesh = judge_folder(solid_judge(judge), folder, prompt, problem=problem)
     note = row.problem or f"{_time(row.seconds)}seen as {row.named}, {row.probability:.2f}"
-    return Piece(prompt, load_mesh(folder, prompt, row.problem)[0], note)
+    return Piece(prompt, mesh, note)
 
 
 def _pair(judge: Judge, folder: Path, pair: Pair, problem: str | None) -> Piece:
-    row = judge_halves(judge, folder, pair, problem=problem)
+    row, mesh = judge_halves(judge, folder, pair, problem=problem)
     seen = zip(row.named or (), row.probability or (), strict=True)
     said = " and ".join(f"{name}, {likely:.2f}" for name, likely in seen)
     note = row.problem or f"{_time(row.seconds)}seen as {said}"
-    mesh = load_mesh(folder, pair.line("parts"), row.problem)[0]
     return Piece(pair.text.replace(" | ", ", "), mesh, note)
 
 

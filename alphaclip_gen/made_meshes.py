@@ -199,10 +199,10 @@ def result_of(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def seconds_of(folder: Path) -> float | None:
-    """What the result in a folder took; None where it does not say."""
-    seconds = result_of(folder).get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else None
+def number_of(folder: Path, name: str) -> float | None:
+    """A number of the result in a folder, such as its "seconds"; None where it does not say."""
+    number = result_of(folder).get(name)
+    return float(number) if isinstance(number, int | float) else None
 
 
 def labelled_sheet(

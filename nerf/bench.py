@@ -61,7 +61,7 @@ AUGMENTED = replace(
     augment=replace(PRESETS["pureclipnerf-explicit"].augment, copies=8),
     tower=replace(BASE.tower, batch=8),
 )
-"""The same by plain CLIP and PureCLIPNeRF's looks, 8 at each of 8 views."""
+"""The same by plain CLIP and looks with PureCLIPNeRF's augmentations, 8 at each of 8 views."""
 
 Row = dict[str, Any]
 
@@ -360,8 +360,9 @@ def note(result: Row) -> str:
         f"{told['date']}: {told['machine']}, cores {told['cores']}, threads {told['threads']}, "
         f"torch {told['torch']}, float32, {told['rounds']} rounds. A step renders, augments, asks "
         f"CLIP, goes back into a field of 48 voxels a side and changes it; CLIP is the tower "
-        f"alone, forward and backward to as many pictures of its own size. The augmented looks are "
-        f"PureCLIPNeRF's, 8 at each of 8 views, 8 at a time through the tower (3 rounds). The "
+        f"alone, forward and backward to as many pictures of its own size. The augmented looks have "
+        f"PureCLIPNeRF's augmentations, 8 at each of 8 views, 8 at a time through the tower (3 "
+        f"rounds). The "
         f"renderers march the same samples, 96 across the unit ball, through a field of 64 voxels "
         f"a side in which a solid ball fills a tenth; ours leaves out those that are empty or "
         f"hidden. Ratios are medians of the rounds; 1 MB is a million bytes."

@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "resolution": (16, math.inf),
     "seed": (0, math.inf),
     "warm_start.shades": (0, math.inf),
+    "field.density_sizes": (2, 256),
     "cameras.elevation": (-90, 90),
     "cameras.radius": (1.01, math.inf),
     "cameras.field_of_view": (1, 170),
@@ -45,7 +46,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "pictures.step": (0.001, 1),
 }
 """Smallest and largest of settings, both included; a camera stands outside of the ball of radius 1
-that is rendered, and a GIF counts hundredths of a second."""
+that is rendered, voxels are numbered in single precision, a GIF counts hundredths of a second."""
 LOW_TO_HIGH = {"cameras.elevation", "cameras.radius", "render.ambient"}
 """Settings of two numbers, the lower one first."""
 

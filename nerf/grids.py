@@ -4,7 +4,7 @@ Grids are stored as `grid_sample` reads them, (1, channels, z, y, x), values at 
 cells.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,11 @@ def sample(
 ) -> Float[Tensor, "channels points"]:
     """Trilinear values of a grid at points (x, y, z) of the cube [-1, 1]^3; clamped outside.
 
-    The points go in as a batch of two, because `grid_sample` on a CPU uses one thread an element;
-    of one where there is one thread.
+    On a CPU with several threads the points go in as a batch of two, because `grid_sample` uses one
+    thread an element there. The last bits of gradients depend on that.
     """
-    count, batch = len(points), min(torch.get_num_threads(), 2)
+    several = points.device.type == "cpu" and torch.get_num_threads() > 1
+    count, batch = len(points), 2 if several else 1
     positions = F.pad(points, (0, 0, 0, count % batch)).view(batch, 1, 1, -1, 3)
     same = grid.expand(batch, -1, -1, -1, -1)
     values = F.grid_sample(same, positions, padding_mode="border", align_corners=True)
@@ -40,11 +41,28 @@ def smoothed(
     grid: Float[Tensor, "1 channels depth height width"], passes: int
 ) -> Float[Tensor, "1 channels depth height width"]:
     """The grid after `passes` of the (1, 2, 1) / 4 filter along each axis, borders repeated."""
-    for _ in range(passes):
-        for axis in (2, 3, 4):
-            before, after = _neighbors(grid, axis)
-            grid = 0.5 * grid + 0.25 * (before + after)
-    return grid
+    return _Smoothing.apply(grid, passes)
+
+
+class _Smoothing(torch.autograd.Function):
+    """The filter is a symmetric matrix, so gradients go through the same filter: three times as
+    fast as through its parts."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, passes: int) -> Tensor:
+        ctx.passes = passes
+        for axis in (2, 3, 4) * passes:
+            filtered, end = 0.5 * grid, grid.shape[axis] - 1
+            # both neighbors of all but the ends; the ends, whose outer neighbors they are themselves
+            for to, since, length in ((1, 0, end), (0, 1, end), (0, 0, 1), (end, end, 1)):
+                neighbor = grid.narrow(axis, since, length)
+                filtered.narrow(axis, to, length).add_(neighbor, alpha=0.25)
+            grid = filtered
+        return grid
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return smoothed(gradient, ctx.passes), None
 
 
 def mirrored(

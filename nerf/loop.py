@@ -83,7 +83,14 @@ class Progress:
     optimizer: torch.optim.Adam
     sharpness: float
     start: Start
+    random: Tensor
+    """State of the generator, from which the next step goes on."""
     scene: Scene = NOTHING
+
+    def is_whole(self) -> bool:
+        """Whether the optimizer is this field's: it is not while a later step makes a finer one."""
+        stepped = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return stepped == {id(p) for p in self.field.parameters()}
 
     @torch.no_grad()
     def volume(self) -> Volume:
@@ -127,7 +134,8 @@ def optimize(
         resumed.restore(model, optimizer, generator)
     shares.agree(model.parameters())
     sharpness = config.field.sharpness(progress)
-    yield Progress(first, math.nan, math.nan, {}, model, optimizer, sharpness, start, scene)
+    state = generator.get_state()
+    yield Progress(first, math.nan, math.nan, {}, model, optimizer, sharpness, start, state, scene)
     for step in range(first, config.steps):
         progress = _progress(config, step)
         with clock("rendering"):
@@ -137,8 +145,10 @@ def optimize(
             model, optimizer, guides, config, scene, step, generator, clock, shares
         )
         sharpness = config.field.sharpness(progress)
-        loss = sum(losses.values())
-        yield Progress(step + 1, loss, score, losses, model, optimizer, sharpness, start, scene)
+        loss, state = sum(losses.values()), generator.get_state()
+        yield Progress(
+            step + 1, loss, score, losses, model, optimizer, sharpness, start, state, scene
+        )
 
 
 def find_start(

@@ -175,9 +175,9 @@ def _conclude(
     if store is not None:
         failures = many.collect(place, store)
     if failures:
-        write_json(output / FAILURES, failures)
         lines = [f"  {prompt}: {why}" for prompt, why in failures.items()]
         print(f"{len(failures)} of {count} prompts failed:", *lines, sep="\n", file=sys.stderr)
+        write_json(output / FAILURES, failures)
     return 1 if failures else 0
 
 

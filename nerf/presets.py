@@ -114,7 +114,7 @@ _PARTS = Config(
     steps=200,
     views=4,
     field=FieldSettings(color_sizes=(6, 9, 12), mirror="none"),
-    warm_start=WarmStartSettings(shades=5),
+    warm_start=WarmStartSettings(shades=5, finalists=24),
 )
 
 PRESETS: dict[str, Config] = {

@@ -36,7 +36,10 @@ def covered(corners: Float[np.ndarray, "faces 3 2"], size: int) -> Hits:
     boxes = (last - first + 1).clip(0)
     chunk = (boxes[:, 0] * boxes[:, 1]).cumsum() // AT_ONCE
     bounds = np.searchsorted(chunk, np.arange(chunk[-1] + 2)) if len(chunk) else np.array([0, 0])
-    parts = [_covered(corners[a:b], first[a:b], boxes[a:b], a) for a, b in pairwise(bounds)]
+    parts = [
+        _covered(corners[begin:end], first[begin:end], boxes[begin:end], begin)
+        for begin, end in pairwise(bounds)
+    ]
     return Hits(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 

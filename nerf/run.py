@@ -14,7 +14,7 @@ import checkpoint
 import live
 from alphaclip_gen.guidance import Encoder
 from alphaclip_gen.made_meshes import RESULT, result_of
-from alphaclip_gen.whole_files import write_json
+from alphaclip_gen.whole_files import write_bytes, write_json
 from checkpoint import Checkpoint
 from guides import WeightedGuide, describe, make_guides, tower_digests
 from interrupts import asked_to_stop
@@ -31,8 +31,8 @@ PLACES = {"output", "prompts", "device", "session"}
 """Settings that say where and how a run is made, not what."""
 FILES = {"mesh", "pictures"}
 """Settings of the files alone: a checkpoint goes on under others."""
-
-
+INTERRUPTED = "interrupted"
+"""Why a run ended early, where a person did it."""
 ALIKE = 0.95
 """How far a mesh's outline should agree with the rendered opacity (intersection over union)."""
 
@@ -76,13 +76,15 @@ def run(
     if not shares.leads:
         last, stopped = _follow(steps, [], clock)
         return {"steps": last.step, "stopped": stopped}
-    take = partial(_checkpoint, settings, generator, clock, begin)
+    take = partial(_checkpoint, settings, clock, begin)
     with _disk_errors(folder), ExitStack() as stack:
         # processes that share a step must not each choose where to stop
         stopping = (lambda: False) if shares.spread else stack.enter_context(asked_to_stop())
         watches = list(_watches(config, folder, resumed, viewer, quiet, take, stopping, stack))
         last, stopped = _follow(steps, watches, clock, stopping)
         stack.close()
+        if stopped not in ("", INTERRUPTED) and last.is_whole():
+            write_bytes(folder / checkpoint.FILE, checkpoint.pack(take(last)))
         with clock("saving"):
             found = save(config, guides[0], last, folder)
         losses = resumed.losses if resumed and last.step == resumed.step else last.losses
@@ -182,12 +184,16 @@ def summary(result: dict, folder: Path) -> str:
 def explanation(result: dict, folder: Path) -> str:
     """What a result lacks, why, and what to do about it; "" for a whole or interrupted one."""
     said = [result["stopped"], *result.get("problems", [])]
-    lacks = " ".join(text for text in said if text not in ("", "interrupted"))
+    lacks = " ".join(text for text in said if text not in ("", INTERRUPTED))
     if not lacks:
         return ""
     kept = f"What there is of step {result['steps']} is saved, beside {folder / checkpoint.FILE}"
     if result["stopped"]:
-        return f"{lacks} {kept}: --resume goes on from its step {checkpoint.step_in(folder)}."
+        return (
+            f"{lacks} {kept}: --resume goes on from its step {checkpoint.step_in(folder)} under "
+            f"the same settings, --start {folder} --output ANOTHER begins with its mesh under "
+            "others."
+        )
     if result["mesh"]:
         return f"{lacks} {kept}: --render-only makes the files anew."
     return f"{lacks} {kept}."
@@ -231,9 +237,7 @@ def _check_is_complete(data: bytes | None, config: Config, folder: Path) -> None
         )
 
 
-def _checkpoint(
-    settings: dict, generator: torch.Generator, clock: Clock, begin: float, now: Progress
-) -> Checkpoint:
+def _checkpoint(settings: dict, clock: Clock, begin: float, now: Progress) -> Checkpoint:
     return Checkpoint(
         step=now.step,
         start=now.start,
@@ -243,7 +247,7 @@ def _checkpoint(
         elapsed=time.perf_counter() - begin,
         field=now.field.state_dict(),
         optimizer=now.optimizer.state_dict(),
-        generator=generator.get_state(),
+        generator=now.random,
     )
 
 
@@ -290,7 +294,7 @@ def _follow(
     except (KeyboardInterrupt, FloatingPointError, PeerLost) as error:
         if last is None or last.step == 0:
             raise
-        return last, str(error) or "interrupted"
+        return last, str(error) or INTERRUPTED
     assert last is not None
     return last, ""
 

@@ -23,7 +23,7 @@ class SessionSettings:
     checkpoint_seconds: Annotated[float, Unprefixed] = 30.0
     """Time between checkpoints; 0 for one after every step."""
     every: Annotated[int | None, Unprefixed] = None
-    """Steps between previews; an eleventh of the run if not given, 0 for no previews."""
+    """Steps between previews; a seventh of the run if not given, 0 for no previews."""
     viewer: Annotated[bool, Unprefixed] = False
     """Show the object as it grows, in a browser on this machine; needs viser."""
     viewer_port: Annotated[int, Unprefixed] = 8080
@@ -32,7 +32,7 @@ class SessionSettings:
 
     def interval(self, steps: int) -> int:
         """Steps between previews, 0 for none."""
-        return -(-steps // 11) if self.every is None else self.every
+        return -(-steps // 7) if self.every is None else self.every
 
 
 def check_session(settings: SessionSettings) -> None:

@@ -185,7 +185,7 @@ def contact_sheet(frames: list[Image.Image], columns: int = 4, rows: int = 2) ->
     return png(_sheet([frames[i * len(frames) // count] for i in range(count)], columns))
 
 
-def snapshot(volume: Volume, size: int = 128, step: float = 0.04) -> Image.Image:
+def snapshot(volume: Volume, size: int = 128, step: float = 0.06) -> Image.Image:
     """The object as it is now, on white: from the front right and from the back left."""
     cameras = orbit(torch.tensor([30.0, 240.0]), torch.full((2,), 20.0), torch.full((2,), 3.2))
     pictures = on_white(*views(volume, cameras.to(volume.logits.device), size, step))

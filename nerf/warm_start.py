@@ -44,7 +44,7 @@ class WarmStartSettings:
 
     shades: int = 3
     """Levels of red, green and blue each: 3 makes 27 colors."""
-    finalists: int = 24
+    finalists: int = 12
     """Candidates of the first round (one view each) that are looked at again."""
     views: int = 4
     """Views of a finalist."""

@@ -1,5 +1,6 @@
 """RegionEncoder: batching, differentiability, lost words, every checkpoint, and refusals."""
 
+import dataclasses
 import logging
 import shutil
 
@@ -17,6 +18,10 @@ from alphaclip_gen.processor import AlphaCLIPImageProcessor
 from alphaclip_gen.published import Architecture, Published
 from alphaclip_gen.regions import alpha_from_box
 from alphaclip_gen.vision import IMAGE_MEAN, IMAGE_STD, pixel_values
+from guides import load_encoders, make_guides
+from loop import Clock, optimize
+from settings import TowerSettings
+from small_runs import SMALL
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +317,27 @@ def test_every_checkpoint_opens_with_its_tokenizer(clip, files, caplog):
         print(f"\nparity  RegionEncoder / open_clip, {name:<26} {max(figures):.1e}")
         assert max(figures) < 2e-6
         assert encoder.logit_scale == pytest.approx(1 / 0.07)
+
+
+def test_every_checkpoint_guides_text_to_3d(files):
+    """Two steps by each: pictures of half its side, then of its own, with alpha of 0 and 1."""
+    for given in files.values():
+        places = [f":{key}={given[key]}" for key in ("text", "pretrained") if key in given]
+        config = dataclasses.replace(
+            SMALL,
+            guidance=(f"{given['name_or_path']}{''.join(places)}",),
+            alpha="hard",
+            tower=TowerSettings(scales=(0.5, 1.0), grow_at=(0.5,), precision="single"),
+            steps=2,
+        )
+        guides = make_guides(config, load_encoders(config))
+        generator, clock = torch.Generator().manual_seed(0), Clock(torch.device("cpu"))
+        seen = [
+            (now.step, now.loss, now.field.density.detach().clone())
+            for now in optimize(config, guides, generator, clock)
+        ]
+        (_, _, before), *_, (step, loss, after) = seen
+        assert step == 2 and 0 < loss < 20 and not torch.equal(before, after)
 
 
 def test_a_published_alpha_clip_without_its_text_tower(files, tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ import pytest
 import trimesh
 
 import presets
-from alphaclip_gen import cli, evaluate_3d, made_meshes, mesh_judges
-from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, Row, evaluate_text_to_3d
+from alphaclip_gen import cli, evaluate_3d, made_meshes, mesh_judges, mesh_table
+from alphaclip_gen.evaluate_3d import EvaluateTextTo3D, evaluate_text_to_3d
+from alphaclip_gen.mesh_table import Row
 from alphaclip_gen.mini.captions import COLORS, SHAPES
 from alphaclip_gen.mini.solid_meshes import blotch, solid_mesh
 
@@ -54,7 +55,7 @@ for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
     shutil.copy(made / arguments.alpha / f"{name}.glb", folder / "mesh.glb")
     augment = {"copies": arguments.copies}
     settings = {"views": arguments.views, "augment": augment, "steps": arguments.steps}
-    result = {"seconds": 10.0 + number, "settings": settings}
+    result = {"seconds": 10.0 + number, "settings": settings, "silhouette_iou": 0.99 - number / 100}
     (folder / "result.json").write_text(json.dumps(result))
 sys.exit(1 if arguments.refuse else 0)
 """
@@ -97,10 +98,12 @@ def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
         11.5,
         13.0,
     )
+    assert (masked["outlines_mean"], masked["outlines_least"]) == (0.975, 0.96)
     assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 2
     assert json.loads((output / "table.json").read_text()) == table
     page = (output / "table.md").read_text()
     assert "| masked | 2 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
+    assert "| 11.5 | 11.5 | 13.0 | 0.975 | 0.960 |" in page
     assert "| a brown cone | 0 | **a cyan cone** |" in page
     assert (output / "masked.png").is_file() and (output / "plain.png").is_file()
 
@@ -351,7 +354,7 @@ def test_meshes_made_with_different_settings_do_not_stand_in_one_table(
         evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], seeds=[0, 1])
     before = (tmp_path / "table.json").read_text()
     with pytest.raises(FileNotFoundError, match=r"nothing to judge.*seed-9/a-red-sphere"):
-        evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], seeds=[9])
+        evaluate_text_to_3d(None, PROMPTS, tmp_path, ["masked"], seeds=[0, 9])
     assert (tmp_path / "table.json").read_text() == before
 
 
@@ -359,11 +362,11 @@ def test_what_settings_have_to_share() -> None:
     """What a variant, a mesh, a place or files set may differ; weights and all else may not."""
     weights, steps = {"digests": {"mini": "1"}}, {"steps": 100}
     own = [{"alpha": "opacity", "seed": 0, **steps}, {"alpha": "ones", "parts": ["a"], **steps}]
-    assert evaluate_3d.shared_settings("plain", own) == steps
-    assert evaluate_3d.shared_settings("plain", []) == {}
+    assert mesh_table.shared_settings("plain", own) == steps
+    assert mesh_table.shared_settings("plain", []) == {}
     for other in (weights | {"digests": {"mini": "2"}}, steps, {}):
         with pytest.raises(ValueError, match="different digests"):
-            evaluate_3d.shared_settings("plain", [weights, weights, other])
+            mesh_table.shared_settings("plain", [weights, weights, other])
 
 
 def test_augmented_are_the_looks_of_pureclipnerf() -> None:
@@ -372,6 +375,21 @@ def test_augmented_are_the_looks_of_pureclipnerf() -> None:
     made = presets.parse_config(["--prompt", "a", *evaluate_3d.VARIANTS["augmented"]])
     assert dataclasses.asdict(made.augment) == {**wanted, "copies": 8}
     assert (made.alpha, made.views) == ("ones", 8)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_variants_are_the_same_whatever_the_preset(preset: str) -> None:
+    made = {
+        variant: presets.parse_config(["--prompt", "a", "--preset", preset, *flags])
+        for variant, flags in evaluate_3d.VARIANTS.items()
+    }
+    assert {name: one.alpha for name, one in made.items()} == {
+        "masked": "opacity",
+        "plain": "ones",
+        "augmented": "ones",
+    }
+    pictures = [one.views * one.augment.copies for one in made.values()]
+    assert pictures == [2, 2, 64]
 
 
 def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> None:
@@ -387,7 +405,7 @@ def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> 
 def test_prompts_beyond_the_solids_have_captions_only(tmp_path: Path) -> None:
     row = Row("a house", "a house", "a tree")
     assert row.right == {"caption": False} and Row("a house", "a house", "a house").right["caption"]
-    summary = evaluate_3d.summarize([row, Row("a red cone", "a red cone", "a red cone")])
+    summary = mesh_table.summarize([row, Row("a red cone", "a red cone", "a red cone")])
     assert summary["caption"]["rate"] == 0.5 and "shape" not in summary
 
 

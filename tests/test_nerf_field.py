@@ -59,6 +59,8 @@ def test_smoothing_by_hand() -> None:
     assert once[2, 2, 2] == 8 and once[1, 2, 2] == 4 and once[1, 1, 2] == 2 and once[1, 1, 1] == 1
     assert once.sum() == 64
     assert torch.equal(smoothed(grid, 0), grid)
+    few = torch.randn(1, 2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: smoothed(given, 2), few)
     assert torch.allclose(smoothed(torch.ones(1, 1, 4, 4, 4), 3), torch.ones(()))
 
 

@@ -179,7 +179,30 @@ def test_nan_keeps_the_last_good_state(tmp_path, monkeypatch, capsys) -> None:
     assert not running.is_finished(config, (Moments(),), tmp_path / "nan")
     monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(nan_after=3),))
     assert optimize.main(["--prompt", "a red stick", "--output", str(tmp_path / "x"), *FLAGS]) == 1
-    assert "mini loss is not finite in step" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "mini loss is not finite in step" in said
+    assert f"--start {tmp_path / 'x'} --output ANOTHER begins with its mesh under others" in said
+
+
+def test_nan_between_checkpoints_loses_no_step(tmp_path) -> None:
+    """The last good step is kept at once, and a tower that works goes on as if nothing had been."""
+    seldom = SessionSettings(checkpoint_seconds=1e9)
+    config = dataclasses.replace(SMALL, steps=6, session=seldom)
+    whole = made(tmp_path / "whole", config)
+    assert made(tmp_path / "nan", config, nan_after=6)["steps"] == 3
+    assert checkpoint.step_in(tmp_path / "nan") == 3
+    again = dataclasses.replace(config, session=dataclasses.replace(seldom, resume=True))
+    resumed = made(tmp_path / "nan", again)
+    assert resumed["resumed_from"] == 3 and lasting(resumed) == lasting(whole)
+
+
+def test_nan_while_the_field_grows_leaves_the_checkpoint_before(tmp_path) -> None:
+    """Steps 3 and 5 of six begin with a finer field."""
+    seldom = SessionSettings(checkpoint_seconds=1e9)
+    config = dataclasses.replace(SMALL, steps=6, session=seldom)
+    result = made(tmp_path, config, nan_after=7)
+    assert result["steps"] == 4 and checkpoint.step_in(tmp_path) == 0
+    assert made(tmp_path, dataclasses.replace(config, session=RESUMED))["steps"] == 6
 
 
 def test_a_step_of_the_optimizer_into_nothing_keeps_the_state_before(tmp_path, monkeypatch) -> None:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import re
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import trimesh
 from PIL import Image
 
 import many
@@ -16,6 +18,7 @@ import run as running
 from alphaclip_gen.made_meshes import read_prompts, slug, slugs
 from checks import check
 from formats import read_glb
+from settings import StartSettings
 from warm_start import WarmStartSettings
 
 STAND_IN = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))
@@ -56,6 +59,7 @@ def test_a_run_writes_its_files(tmp_path) -> None:
     assert result["prompt"] == "a red stick" and result["steps"] == 3 and not result["interrupted"]
     assert result["settings"]["field"]["density_sizes"] == [10, 12, 16]
     assert {"python", "torch", "alphaclip-gen"} <= result["versions"].keys()
+    assert re.fullmatch("[0-9a-f]{16}", result["versions"]["code"])
     assert result["milliseconds_a_step"].keys() == {"CLIP", "rendering"}
     assert result["seconds"] >= sum(result["seconds_by_part"].values()) - 0.05
     assert result["losses"]["mini"] > 0 and 0 <= result["silhouette_iou"] <= 1
@@ -115,6 +119,51 @@ def test_two_parts_become_what_is_asked_of_each(tmp_path) -> None:
         color[side].mean(axis=0) for side in (mesh.vertices[:, 0] > 0.2, mesh.vertices[:, 0] < -0.2)
     )
     assert right[0] > right[2] + 0.2 and left[2] > left[0] + 0.2
+
+
+def colors_and_places(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    mesh = read_glb((folder / "mesh.glb").read_bytes())
+    return np.asarray(mesh.visual.vertex_colors)[:, :3] / 255, np.asarray(mesh.vertices)
+
+
+def test_a_part_has_its_own_color_on_the_whole(tmp_path) -> None:
+    """Blue by the prompt, but red above by a part's text."""
+    field = dataclasses.replace(SMALL.field, mirror="none", color_sizes=(4, 5, 6))
+    config = dataclasses.replace(
+        SMALL, prompt="a blue stick", parts=("a red disk @ top",), field=field, steps=40, views=4,
+        resolution=24, warm_start=WarmStartSettings(shades=0),
+    )  # fmt: skip
+    made(tmp_path, config)
+    color, place = colors_and_places(tmp_path)
+    top, bottom = color[place[:, 1] > 0.2].mean(axis=0), color[place[:, 1] < -0.2].mean(axis=0)
+    assert top[0] > top[2] + 0.2 and bottom[2] > bottom[0] + 0.2
+
+
+def test_a_repainted_start_keeps_its_shape(tmp_path) -> None:
+    """A blue block becomes red, and no taller, although a stick is asked for."""
+    block = trimesh.creation.box((0.8, 0.6, 0.8)).subdivide()
+    block.visual.vertex_colors = [20, 20, 230, 255]
+    block.export(tmp_path / "block.ply")
+    start = StartSettings(tmp_path / "block.ply", fit=False, repaint=True)
+    config = dataclasses.replace(SMALL, start=start, steps=40, views=4, resolution=24)
+    (tmp_path / "made").mkdir()
+    made(tmp_path / "made", config)
+    color, place = colors_and_places(tmp_path / "made")
+    red, green, blue = color.mean(axis=0)
+    assert red > max(green, blue) + 0.3
+    assert np.allclose(np.ptp(place, axis=0), block.extents, atol=0.15)
+
+
+def test_views_from_behind_have_a_text_of_their_own(tmp_path) -> None:
+    field = dataclasses.replace(SMALL.field, mirror="x", color_sizes=(4, 5, 6))
+    config = dataclasses.replace(
+        SMALL, view_prompts=("{}", "a blue stick"), field=field, steps=40, views=4, resolution=24,
+        warm_start=WarmStartSettings(shades=0), negatives=("a green disk",),
+    )  # fmt: skip
+    made(tmp_path, config)
+    color, place = colors_and_places(tmp_path)
+    front, back = color[place[:, 2] > 0.15].mean(axis=0), color[place[:, 2] < -0.15].mean(axis=0)
+    assert front[0] > front[2] + 0.2 and back[2] > back[0] + 0.2
 
 
 def test_the_files_that_are_asked_for(tmp_path, tower) -> None:
@@ -270,6 +319,10 @@ def test_results_of_other_settings_are_not_passed_off(tmp_path, tower, capsys) -
         (["--prompt", "a red stick", "--device", "toaster"], "device 'toaster' is not usable"),
         (["--prompt", "a red stick", "--field.grow-at", "0.5"], "expected 2 rising numbers"),
         (["--prompt", "a red stick", "--field.density-sizes", "8"], "equally many sizes"),
+        (
+            ["--prompt", "a red stick", "--field.density-sizes", "257"],
+            "field.density_sizes is (257,); expected 2 to 256",
+        ),
         (["--prompt", "a red stick", "--loss", "contrastive", "--guidance", "x"], "negatives"),
         (["--part", "a red stick"], 'expected "TEXT @ SHAPE"'),
         (["--part", "@ top"], "has no text before the @"),

@@ -10,6 +10,7 @@ from cameras import random_views, rays, turntable
 from cameras import CameraSettings  # isort: skip
 from blobs import Proportion
 from field import FieldSettings, VoxelField, blob_field, haze_field
+import render as renderer  # isort: skip
 from render import (
     Occupancy,
     RenderSettings,
@@ -175,11 +176,11 @@ def test_the_box_holds_all_that_is_occupied() -> None:
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_only_the_box_is_marched_and_nothing_is_missed(seed: int | None) -> None:
+def test_the_box_and_the_chunks_lose_no_sample(seed: int | None, monkeypatch) -> None:
     """What is occupied lies in a corner; each sample is where it is without any box."""
-    density = torch.rand(9, 9, 9, generator=torch.Generator().manual_seed(0))
+    density = 30 * torch.rand(9, 9, 9, generator=torch.Generator().manual_seed(0))
     occupied = torch.zeros(9, 9, 9, dtype=torch.bool)
-    occupied[2:4, 5:7, 1:4] = density[2:4, 5:7, 1:4] > 0.3
+    occupied[2:4, 5:7, 1:4] = density[2:4, 5:7, 1:4] > 10
     spread = occupied.clone()
     spread[[0, -1], [0, -1], [0, -1]] = True  # beyond the ball, so never sampled
     bundle = rays(turntable(3, elevation=30.0), 24)
@@ -188,9 +189,36 @@ def test_only_the_box_is_marched_and_nothing_is_missed(seed: int | None) -> None
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return march(*bundle, Occupancy(density, mask), 0.05, 0.5, generator)
 
-    boxed, whole = marched(occupied), marched(spread)
+    whole = marched(spread)
+    monkeypatch.setattr(renderer, "AT_ONCE", 100)
+    boxed = marched(occupied)
     assert len(boxed.ray) > 100 and torch.equal(boxed.ray, whole.ray)
     torch.testing.assert_close(boxed.points, whole.points, atol=1e-5, rtol=0)
+
+
+def test_only_the_box_is_looked_at(monkeypatch) -> None:
+    """An eighth of the cube's side in the middle: few rays, and none of them for long."""
+    occupied = torch.zeros(16, 16, 16, dtype=torch.bool)
+    occupied[7:9, 7:9, 7:9] = True
+    looked, worthwhile = [], renderer._worthwhile
+
+    def counted(origins, directions, distance, *others):
+        looked.append(distance.shape)
+        return worthwhile(origins, directions, distance, *others)
+
+    monkeypatch.setattr(renderer, "_worthwhile", counted)
+    samples = march(*rays(turntable(1), 64), Occupancy(torch.ones(16, 16, 16), occupied), 0.05, 0.0)
+    [(count, steps)] = looked
+    assert 0 < len(samples.ray.unique()) <= count < 64 * 64 / 20 and steps <= 0.27 * 3**0.5 / 0.05
+
+
+def test_what_no_light_reaches_is_hidden() -> None:
+    """Each sample lets a half through: a quarter reaches the third, an eighth no other."""
+    density = torch.full((9, 9, 9), math.log(2) / 0.1)
+    samples = march(
+        *rays(turntable(1), 16), Occupancy(density, density > 0), 0.1, hidden_below=0.2
+    )
+    assert torch.bincount(samples.ray).max() == 3
 
 
 def test_haze_is_sampled_everywhere_and_can_form() -> None:
