@@ -20,7 +20,6 @@ import trimesh
 from PIL import Image
 
 from .made_meshes import (
-    NOTHING_MADE,
     find_program,
     labelled_sheet,
     load_mesh,
@@ -30,7 +29,7 @@ from .made_meshes import (
     result_of,
     slugs,
 )
-from .mesh_judges import SOLIDS, MeshJudge, about, open_judge, target
+from .mesh_judges import SOLIDS, MeshJudge, open_judge
 from .mesh_table import Judged, Row, add_to_table, pictures_a_step, shared_settings
 from .mini.captions import COLORS, SHAPES, caption
 from .mini.splat import ColorSpace
@@ -99,7 +98,6 @@ def run(config: EvaluateTextTo3D) -> dict:
         options=shlex.split(config.options),
         color_space=config.color_space,
         judge=open_judge(config.judge, config.judge_pretrained, prompts, config.color_space),
-        about_judge=about(config.judge, config.judge_pretrained),
     )
 
 
@@ -113,7 +111,6 @@ def evaluate_text_to_3d(
     options: Sequence[str] = (),
     color_space: ColorSpace = "linear",
     judge: MeshJudge | None = None,
-    about_judge: str = "",
 ) -> dict:
     """Scores of each variant, with those of before in table.json that were made alike.
 
@@ -130,7 +127,6 @@ def evaluate_text_to_3d(
         options: more arguments for the program.
         color_space: how the meshes store their vertex colors, see `render_mesh`; glTF says linear.
         judge: the shipped one of solids if None.
-        about_judge: a line of table.md.
 
     Raises:
         ValueError: an unknown variant, no prompts or seeds, a prompt that the judge of solids has
@@ -148,20 +144,20 @@ def evaluate_text_to_3d(
         )
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
-    names, variants = slugs(prompts), list(dict.fromkeys(variants))
-    folders = {(v, s): output / v / f"seed-{s}" for v in variants for s in dict.fromkeys(seeds)}
+    variants, seeds = list(dict.fromkeys(variants)), list(dict.fromkeys(seeds))
+    folders = {(v, seed): output / v / f"seed-{seed}" for v in variants for seed in seeds}
     if program is None:
-        _check_made(folders.values(), names)
+        _check_made(folders.values(), slugs(prompts))
     table: dict[str, dict] = {}
     for variant in variants:
-        rows, meshes, settings = list[Row](), list[trimesh.Trimesh | None](), list[dict]()
-        codes = dict[str, int | None]()
-        for seed in dict.fromkeys(seeds):
+        rows, meshes = list[Row](), list[trimesh.Trimesh | None]()
+        codes, settings = dict[str, int | None](), list[dict]()
+        for seed in seeds:
             folder = folders[variant, seed]
             flags = [*VARIANTS[variant], "--seed", str(seed), *options]
-            made = make_meshes(program, prompts, folder, flags) if program else NOTHING_MADE
+            made = make_meshes(program, prompts, folder, flags)
             codes[str(seed)] = made.code
-            for name, prompt in zip(names, prompts, strict=True):
+            for name, prompt in zip(slugs(prompts), prompts, strict=True):
                 problem = made.problems.get(name)
                 row, mesh = judge_folder(judge, folder / name, prompt, seed, problem)
                 rows.append(row)
@@ -170,15 +166,14 @@ def evaluate_text_to_3d(
                 if mesh is not None:
                     settings.append(result_of(folder / name).get("settings") or {})
         made_by = {
-            "judge": about_judge,
+            "judge": judge.about,
             "color_space": color_space,
             "prompts": list(prompts),
             "options": list(options),
             "settings": shared_settings(variant, settings),
         }
         pictures = pictures_a_step(settings[0]) if settings else None
-        judged = Judged(made_by, pictures, codes, rows)
-        table = add_to_table(output, variant, judged, list(VARIANTS), about_judge)
+        table = add_to_table(output, variant, Judged(made_by, pictures, codes, rows), VARIANTS)
         sheet = contact_sheet(rows[: len(meshes)], meshes, color_space=color_space)
         sheet.save(output / f"{variant}.png")
         logger.info("%s: %s", variant, table[variant]["caption"])
@@ -220,13 +215,13 @@ def judge_folder(
     judge: MeshJudge, folder: Path, prompt: str, seed: int = 0, problem: str | None = None
 ) -> tuple[Row, trimesh.Trimesh | None]:
     """The verdict on folder/mesh.glb and that mesh, or the problem with it and None."""
+    asked = judge.asked(prompt)
     mesh, problem = load_mesh(folder, prompt, problem)
     if mesh is None:
-        return Row(prompt, prompt, problem=problem, seed=seed), None
-    captions, probability = judge(mesh)
-    asked = prompt if prompt in captions else caption(*target(prompt))
-    likely = round(probability[list(captions).index(asked)].item(), 4)
-    named = captions[int(probability.argmax())]
+        return Row(prompt, asked, problem=problem, seed=seed), None
+    probability = judge.probability(mesh)
+    named = judge.captions[int(probability.argmax())]
+    likely = round(probability[list(judge.captions).index(asked)].item(), 4)
     seconds, outlines = number_of(folder, "seconds"), number_of(folder, "silhouette_iou")
     return Row(prompt, asked, named, likely, seconds, seed=seed, outlines=outlines), mesh
 

@@ -20,7 +20,6 @@ from scipy.spatial import cKDTree
 from trimesh.intersections import slice_faces_plane
 
 from .made_meshes import (
-    NOTHING_MADE,
     find_program,
     labelled_sheet,
     load_mesh,
@@ -171,7 +170,7 @@ def evaluate_parts(
         folder, lines = output / variant, [pair.line(variant) for pair in pairs]
         names = slugs(lines)
         flags = [*FLAGS, *options]
-        made = make_meshes(program, lines, folder, flags) if program else NOTHING_MADE
+        made = make_meshes(program, lines, folder, flags)
         judged = [
             judge_halves(judge, folder / name, pair, color_space, made.problems.get(name))
             for name, pair in zip(names, pairs, strict=True)

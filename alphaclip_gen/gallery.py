@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .evaluate_3d import evaluation_prompts, judge_folder
 from .evaluate_parts import FLAGS, Pair, judge_halves, parse_pair
-from .made_meshes import NOTHING_MADE, find_program, make_meshes, slugs, view_of
+from .made_meshes import find_program, make_meshes, slugs, view_of
 from .mesh_judges import solid_judge
 from .mini.judge import Judge
 from .show import FAINT, INK, PAPER
@@ -62,12 +62,12 @@ def gallery(config: Gallery, console: Console) -> list[Piece]:
     """Makes the meshes and gallery.png, and says where that is; returns what it shows."""
     prompts, pairs = evaluation_prompts(config.count), [parse_pair(text) for text in config.pairs]
     lines = [pair.line("parts") for pair in pairs]
-    wholes = parts = NOTHING_MADE
-    if not config.judge_only:
-        program, options = find_program(config.program), shlex.split(config.options)
-        wholes = make_meshes(program, prompts, config.output / "prompts", options)
-        if pairs:
-            parts = make_meshes(program, lines, config.output / "parts", [*FLAGS, *options])
+    program = None if config.judge_only else find_program(config.program)
+    options = shlex.split(config.options)
+    wholes = make_meshes(program, prompts, config.output / "prompts", options)
+    parts = make_meshes(
+        program if pairs else None, lines, config.output / "parts", [*FLAGS, *options]
+    )
     judge = Judge.from_pretrained()
     pieces = [
         _whole(judge, config.output / "prompts" / name, prompt, wholes.problems.get(name))

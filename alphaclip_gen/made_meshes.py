@@ -40,9 +40,6 @@ class Made(NamedTuple):
     """Why the mesh of a folder does not count, by the folder's name."""
 
 
-NOTHING_MADE = Made(None, {})
-
-
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a file, one a line; blank lines and repeated ones are left out.
 
@@ -100,12 +97,18 @@ def words(prompt: str) -> list[str]:
     return re.findall(r"[^\W_]+", prompt.lower())
 
 
-def make_meshes(program: Path, prompts: Sequence[str], folder: Path, flags: Sequence[str]) -> Made:
+def make_meshes(
+    program: Path | None, prompts: Sequence[str], folder: Path, flags: Sequence[str]
+) -> Made:
     """Runs the program, which goes on where it was interrupted; its output is shown as it comes.
+
+    Without a program, nothing is made: what is there counts.
 
     Raises:
         ChildProcessError: it failed and there is no mesh that counts, as after a wrong option.
     """
+    if program is None:
+        return Made(None, {})
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURES).unlink(missing_ok=True)
     file = folder / "prompts.txt"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .encoder import RegionEncoder
 from .made_meshes import words
-from .mini.captions import COLOR_WORDS, COLORS, SHAPES, all_captions
+from .mini.captions import COLOR_WORDS, COLORS, SHAPES, all_captions, caption
 from .mini.judge import WEIGHTS, Judge, judge_mesh, turntable
 from .mini.splat import ColorSpace
 
@@ -24,14 +24,18 @@ PUBLISHED = (
 )
 
 
-class Opinion(NamedTuple):
-    """How likely each caption names a mesh."""
+class MeshJudge(NamedTuple):
+    """Names meshes among captions."""
 
     captions: Sequence[str]
-    probability: Float[Tensor, " captions"]
+    probability: Callable[[trimesh.Trimesh], Float[Tensor, " captions"]]
+    """How likely each caption names a mesh."""
+    about: str = ""
+    """How good it is: a line of a page."""
 
-
-MeshJudge = Callable[[trimesh.Trimesh], Opinion]
+    def asked(self, prompt: str) -> str:
+        """The caption that a prompt asks for."""
+        return prompt if prompt in self.captions else caption(*target(prompt))
 
 
 def open_judge(
@@ -46,18 +50,20 @@ def open_judge(
     if name == SOLIDS:
         for prompt in prompts:
             target(prompt)
-        return solid_judge(Judge.from_pretrained(), color_space)
-    return retrieval_judge(RegionEncoder.from_pretrained(name, pretrained), prompts, color_space)
+        judge = solid_judge(Judge.from_pretrained(), color_space)
+    else:
+        encoder = RegionEncoder.from_pretrained(name, pretrained)
+        judge = retrieval_judge(encoder, prompts, color_space)
+    return judge._replace(about=about(name, pretrained))
 
 
 def solid_judge(judge: Judge, color_space: ColorSpace = "linear") -> MeshJudge:
     """Names meshes among mini's captions."""
 
-    def opinion(mesh: trimesh.Trimesh) -> Opinion:
-        verdict = judge_mesh(judge, mesh, color_space=color_space)
-        return Opinion(all_captions(), verdict.log_probabilities.exp())
+    def probability(mesh: trimesh.Trimesh) -> Tensor:
+        return judge_mesh(judge, mesh, color_space=color_space).log_probabilities.exp()
 
-    return opinion
+    return MeshJudge(all_captions(), probability)
 
 
 def retrieval_judge(
@@ -73,12 +79,12 @@ def retrieval_judge(
     texts = encoder.embed_texts(list(prompts))
 
     @torch.no_grad()
-    def opinion(mesh: trimesh.Trimesh) -> Opinion:
+    def probability(mesh: trimesh.Trimesh) -> Tensor:
         views = turntable(mesh, color_space=color_space, size=encoder.size).over(1.0)
         similarity = encoder.embed(views.to(texts)) @ texts.T
-        return Opinion(prompts, (encoder.logit_scale * similarity).softmax(1).mean(0).cpu())
+        return (encoder.logit_scale * similarity).softmax(1).mean(0).cpu()
 
-    return opinion
+    return MeshJudge(prompts, probability)
 
 
 def target(prompt: str) -> tuple[str, str]:

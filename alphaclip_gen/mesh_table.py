@@ -7,7 +7,7 @@ not fit beside is put aside.
 import json
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ class Judged(NamedTuple):
 
 
 def add_to_table(
-    output: Path, variant: str, judged: Judged, order: Sequence[str], about_judge: str = ""
+    output: Path, variant: str, judged: Judged, order: Iterable[str]
 ) -> dict[str, dict]:
     """What a folder's table.json, and table.md as a page, hold then: a variant's new rows in place
     of its same seeds, and all else that was made alike.
@@ -85,7 +85,6 @@ def add_to_table(
         variant: of the rows.
         judged: the rows and what they were made by.
         order: of the variants.
-        about_judge: a line of the page.
     """
     before = _read(output / FILE)
     alike = {
@@ -99,7 +98,7 @@ def add_to_table(
     alike[variant] = joined(alike.get(variant), judged)
     table = {name: alike[name] for name in order if name in alike}
     write_json(output / FILE, table)
-    write_text(output / "table.md", markdown(table, about_judge))
+    write_text(output / "table.md", markdown(table))
     return table
 
 
@@ -176,9 +175,10 @@ def summarize(rows: Sequence[Row]) -> dict:
     return summary
 
 
-def markdown(table: dict[str, dict], about_judge: str = "") -> str:
+def markdown(table: dict[str, dict]) -> str:
     """The table as a page: one line for each variant, then one for each mesh."""
-    keys = [key for key in ("caption", "shape", "color") if key in next(iter(table.values()))]
+    any_part = next(iter(table.values()))
+    keys = [key for key in ("caption", "shape", "color") if key in any_part]
     heads = ["variant", "pictures a step", "prompts", "meshes", *(f"right {key}" for key in keys)]
     heads += ["seconds: mean", "median", "max", "outlines alike: mean", "least"]
     lines = []
@@ -194,7 +194,7 @@ def markdown(table: dict[str, dict], about_judge: str = "") -> str:
         "are of whole objects, files included; the first of each seed also looks at the blobs "
         "that all prompts begin with. Outlines: of the mesh and of what is rendered, intersection "
         "over union from 24 sides, 1 is the same.\n",
-        about_judge,
+        any_part["made_by"]["judge"],
     ]
     for variant, part in table.items():
         pages.append(f"## {variant}\n")

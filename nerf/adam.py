@@ -59,7 +59,7 @@ def take_step(optimizer: torch.optim.Adam, settings: AdamSettings, progress: flo
     """Nothing; the parameters have moved against their gradients.
 
     Raises:
-        FloatingPointError: one of them is not finite then; they and their moments are as before.
+        FloatingPointError: one of them is not finite then; they and the optimizer are as before.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     before = [(p.detach().clone(), _moments(optimizer, p)) for p in parameters]
@@ -72,6 +72,9 @@ def take_step(optimizer: torch.optim.Adam, settings: AdamSettings, progress: flo
     optimizer.step()
     if not all(p.isfinite().all() for p in parameters):
         _put_back(optimizer, parameters, before)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                optimizer.state[parameter]["step"] -= 1
         raise FloatingPointError(
             "the field is not finite after a step of the optimizer, which was taken back. Lower "
             "adam.density_rate and adam.color_rate."

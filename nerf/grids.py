@@ -70,7 +70,7 @@ def mirrored(
 ) -> Float[Tensor, "1 channels depth height width"]:
     """The mean of the grid and its mirror images."""
     for axis, name in ((4, "x"), (2, "z")):
-        if name in mirror and mirror != "none":
+        if name in mirror:
             grid = 0.5 * (grid + grid.flip(axis))
     return grid
 

@@ -16,7 +16,7 @@ from alphaclip_gen import RegionEncoder, preprocess
 from alphaclip_gen.augmentation import harden
 from alphaclip_gen.guidance import Encoder, Guidance
 from alphaclip_gen.mini.captions import all_captions
-from looks import AlphaMode, alpha_of
+from looks import AlphaMode
 from parts import parse_part
 from schedule import stage
 from settings import Config, GuideSettings, TowerSettings, parse_guide, title
@@ -225,8 +225,7 @@ def _pull_of_batch(
 ) -> Pull:
     """The share that some pictures have in the losses, which are means over `count` of each aim."""
     image, opacity = image.detach().requires_grad_(), opacity.detach().requires_grad_()
-    alpha = alpha_of(mode, opacity)
-    embedding = embed(one.guide.encoder, image, alpha, tower, progress, mode == "hard")
+    embedding = embed(one.guide.encoder, image, opacity, mode, tower, progress)
     total, losses, score = embedding.new_zeros(()), dict.fromkeys(one.names, 0.0), 0.0
     for index in aim_of.unique().tolist():
         aim, mine = one.aimed[index], aim_of == index
@@ -242,20 +241,22 @@ def _pull_of_batch(
 
 def embed(
     encoder: Encoder,
-    image: Tensor,
-    alpha: Tensor | None,
+    image: Float[Tensor, "batch 3 height width"],
+    opacity: Float[Tensor, "batch 1 height width"],
+    mode: AlphaMode,
     tower: TowerSettings,
     progress: float,
-    hard: bool = False,
 ) -> Float[Tensor, "batch channels"]:
     """Unit embeddings, at the tower's size that is due and in the precision that is set.
 
-    With `hard`, alpha is made 0 or 1 at that size, since resizing would soften its border again.
+    Alpha is the opacity, or everywhere 1 ("ones"). If "hard", it is made 0 or 1 at that size, since
+    resizing would soften its border again.
     """
     scale = tower.scales[stage(tower.grow_at, progress)]
     half = tower.in_bfloat16(image.device)
-    if hard and alpha is not None:
-        image, alpha = hardened(encoder, image, alpha, scale)
+    alpha = None if mode == "ones" else opacity
+    if mode == "hard":
+        image, alpha = hardened(encoder, image, opacity, scale)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         if scale == 1.0:
             return encoder.embed(image, alpha).float()

@@ -67,13 +67,3 @@ def looks(
     image = composite(seen, alpha[:, :1], background.to(color))
     image = jitter(image, generator, settings.brightness, settings.saturation, settings.contrast)
     return image, alpha[:, -1:]
-
-
-def alpha_of(
-    mode: AlphaMode, opacity: Float[Tensor, "views 1 height width"]
-) -> Float[Tensor, "views 1 height width"] | None:
-    """The alpha map that stands for a rendered opacity: itself, or None for everywhere.
-
-    "hard" is made 0 or 1 later, at the tower's own size, see `guides.embed`.
-    """
-    return None if mode == "ones" else opacity

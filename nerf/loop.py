@@ -42,7 +42,7 @@ from scene import NOTHING, Scene, first_field, open_scene, sizes
 from schedule import stage
 from settings import Config
 from shares import WHOLE, Shares
-from warm_start import GRAY_BALL, FirstRound, Start, best_start, first_round
+from warm_start import GRAY_BALL, FirstRound, Scenery, Start, best_start, first_round
 
 _FIRST_ROUNDS: WeakKeyDictionary[Encoder, dict[tuple, FirstRound]] = WeakKeyDictionary()
 """The last one of each tower, by the settings that it is of: the next prompt or part begins with
@@ -167,20 +167,19 @@ def find_start(
         settings, encoder = config.warm_start, aim.guide.encoder
         if settings.shades < 1:
             return GRAY_BALL
-        hard = config.alpha == "hard"
-        see = partial(embed, encoder, tower=config.tower, progress=0.0, hard=hard)
-        scenery = (
-            config.alpha, config.resolution, settings, config.field, config.cameras, config.render,
-            config.seed, torch.device(config.device),
+        see = partial(embed, encoder, mode=config.alpha, tower=config.tower, progress=0.0)
+        scenery = Scenery(
+            config.resolution, settings, config.field, config.cameras, config.render, config.seed,
+            torch.device(config.device),
         )  # fmt: skip
         kept: dict[tuple, FirstRound] = {}
         with suppress(TypeError):  # not every tower can be a key
             kept = _FIRST_ROUNDS.setdefault(encoder, kept)
-        key = (*scenery, config.tower)
+        key = scenery, config.alpha, config.tower
         if key not in kept:
             kept.clear()
-            kept[key] = first_round(see, *scenery, before_each=before_each)
-        return best_start(aim.guide, see, config.alpha, kept[key], settings, before_each)
+            kept[key] = first_round(see, scenery, before_each=before_each)
+        return best_start(aim.guide, see, kept[key], settings, before_each)
 
     whole = next((aim for aim in one.aimed if not aim.part), None)
     parts = () if config.start.repaint else tuple(find(aim) for aim in one.aimed if aim.part)

@@ -137,14 +137,13 @@ def check_mirror(shapes: Sequence[tuple[str, Shape]], mirror: Mirror) -> None:
     """
     places = places_in_ball(33)
     for argument, shape in shapes:
-        member = shape(places)
-        broken = ""
-        for axis, name in enumerate("xyz"):
+        member, wrong = shape(places), ""
+        for axis, name in ((0, "x"), (2, "z")):
             flip = torch.ones(3)
             flip[axis] = -1
-            if (shape(places * flip) - member).abs().sum() > 0.1 * member.sum():
-                broken += name
-        wrong = "" if mirror == "none" else "".join(name for name in mirror if name in broken)
+            apart = (shape(places * flip) - member).abs().sum()
+            if name in mirror and apart > 0.1 * member.sum():
+                wrong += name
         if wrong:
             kept = "".join(name for name in mirror if name not in wrong) or "none"
             raise ValueError(

@@ -59,7 +59,7 @@ class MeshSettings:
 
 
 def check_files(mesh: MeshSettings, pictures: PictureSettings) -> None:
-    """Nothing; before the work, not after it.
+    """Nothing; what the files need is installed, and their settings can be used.
 
     Raises:
         ValueError: a setting of the files can't be used.

@@ -167,9 +167,8 @@ def read_start(given: StartSettings) -> Body | None:
     painted = read_mesh(path, "start")
     if given.fit and not folder:
         center = painted.mesh.bounds.mean(axis=0)
-        painted = painted.moved(center, 1.0)
-        farthest = float(np.linalg.norm(painted.mesh.vertices, axis=1).max())
-        painted = painted.moved(np.zeros(3), RADIUS / farthest)
+        farthest = float(np.linalg.norm(painted.mesh.vertices - center, axis=1).max())
+        painted = painted.moved(center, RADIUS / farthest)
     distance = smoothed(signed_distance(painted.mesh), 2)
     if not (distance < 0).any():
         raise ValueError(
@@ -316,5 +315,7 @@ def _on_grid(shape: Shape, size: int) -> Float[Tensor, "1 1 size size size"]:
 
 
 def _everything(texts: tuple[str, ...]) -> bool:
-    shapes = [parse_shape(text, "keep") for text in texts]
-    return sum(share_of_ball(shape) for shape in shapes) > 0.99
+    """Whether the shapes together leave next to nothing of the ball."""
+    places = places_in_ball()
+    inside = [parse_shape(text, "keep")(places) >= 0.5 for text in texts]
+    return bool(inside) and float(torch.stack(inside).any(dim=0).float().mean()) > 0.99

@@ -12,7 +12,6 @@ from alphaclip_gen.guidance import Guidance
 from cameras import Cameras, turntable
 from field import Volume
 from guides import LEAST, WeightedGuide, embed
-from looks import alpha_of
 from render import occupancy, render_parts
 from scene import NOTHING, Scene
 from settings import Config, TowerSettings
@@ -61,8 +60,7 @@ def own_opacities(
 
 def _scores(guide: Guidance, image: Tensor, opacity: Tensor, config: Config) -> dict:
     """Of pictures and the opacity that is attended to."""
-    alpha = alpha_of(config.alpha, opacity.clamp(0, 1))
-    embedding = embed(guide.encoder, image, alpha, FINAL, 0.0, config.alpha == "hard")
+    embedding = embed(guide.encoder, image, opacity.clamp(0, 1), config.alpha, FINAL, 0.0)
     scores = {
         "score": round(float(guide.score_of(embedding).mean()), 4),
         "similarity": round(float((embedding @ guide.embeddings[0]).mean()), 4),

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from formats import write_glb
 from live import figures
 from loop import Progress
-from surface import extract
+from surface import NothingFormed, extract
 
 HOST = "127.0.0.1"
 """This machine only: anybody who reaches the port could look on."""
@@ -37,7 +37,7 @@ class Viewer:
         begin = time.monotonic()
         if begin < self.due and now.step < steps:
             return
-        with suppress(ValueError):  # an empty field has no mesh; it may have one later
+        with suppress(NothingFormed):  # something may form later
             self.server.scene.add_glb("/object", write_glb(extract(now.volume())))
         lines = [f"**{name}** {value}" for name, value in figures(now).items()]
         self.words.content = "\n\n".join([f"### {prompt}", f"step {now.step} of {steps}", *lines])

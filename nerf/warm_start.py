@@ -19,7 +19,6 @@ from alphaclip_gen.guidance import Guidance
 from blobs import Proportion
 from cameras import CameraSettings, random_views
 from field import FieldSettings, blob_field
-from looks import AlphaMode, alpha_of
 from render import RenderSettings, occupancy, random_light, render, shaded
 
 PROPORTIONS = (
@@ -34,8 +33,8 @@ PROPORTIONS = (
 )
 """Ball, box, flat, thin, tall, narrow above, narrow below, ring."""
 
-Embed = Callable[[Tensor, Tensor | None], Tensor]
-"""(image, alpha) -> unit embeddings by the guide's tower."""
+Embed = Callable[[Tensor, Tensor], Tensor]
+"""(image, opacity) -> unit embeddings by the guide's tower."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,19 @@ def palette(shades: int) -> Float[Tensor, "colors 3"]:
     return torch.cartesian_prod(levels, levels, levels)
 
 
+class Scenery(NamedTuple):
+    """What the pictures of the first round depend on."""
+
+    size: int
+    """Side of the pictures, in pixels."""
+    settings: WarmStartSettings
+    field: FieldSettings
+    cameras: CameraSettings
+    light: RenderSettings
+    seed: int
+    device: torch.device
+
+
 class FirstRound(NamedTuple):
     """All proportions in all colors, one picture each, as a tower sees them: the same for any text.
 
@@ -97,14 +109,7 @@ class FirstRound(NamedTuple):
 @torch.no_grad()
 def first_round(
     embed: Embed,
-    alpha: AlphaMode,
-    size: int,
-    settings: WarmStartSettings,
-    field: FieldSettings,
-    cameras: CameraSettings,
-    light: RenderSettings,
-    seed: int,
-    device: torch.device,
+    scenery: Scenery,
     proportions: Sequence[Proportion] = PROPORTIONS,
     before_each: Callable[[], None] = lambda: None,
 ) -> FirstRound:
@@ -113,18 +118,14 @@ def first_round(
     Blobs are rendered once in white; colors multiply the picture. What is called before each blob
     and each batch may raise, to stop.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, settings = torch.Generator().manual_seed(scenery.seed), scenery.settings
     blobs = []
     for proportion in proportions:
         before_each()
-        blobs.append(
-            _blob_views(proportion, size, settings.views, field, cameras, light, generator, device)
-        )
+        blobs.append(_blob_views(proportion, scenery, generator))
     colors = palette(settings.shades)
     jobs = [(*pair, 0) for pair in itertools.product(range(len(blobs)), range(len(colors)))]
-    embeddings = _embedded(
-        embed, alpha, blobs, colors, jobs, settings.batch, generator, before_each
-    )
+    embeddings = _embedded(embed, blobs, colors, jobs, settings.batch, generator, before_each)
     return FirstRound(proportions, blobs, colors, embeddings, generator.get_state())
 
 
@@ -132,7 +133,6 @@ def first_round(
 def best_start(
     guide: Guidance,
     embed: Embed,
-    alpha: AlphaMode,
     first: FirstRound,
     settings: WarmStartSettings,
     before_each: Callable[[], None] = lambda: None,
@@ -147,7 +147,7 @@ def best_start(
     ]
     jobs = [(*pair, view) for pair in finalists for view in range(settings.views)]
     embeddings = _embedded(
-        embed, alpha, first.blobs, first.colors, jobs, settings.batch, generator, before_each
+        embed, first.blobs, first.colors, jobs, settings.batch, generator, before_each
     )
     final = _scores(guide, embeddings).view(len(finalists), settings.views).mean(dim=1)
     blob, color = finalists[int(final.argmax())]
@@ -156,30 +156,23 @@ def best_start(
 
 
 def _blob_views(
-    proportion: Proportion,
-    size: int,
-    views: int,
-    field: FieldSettings,
-    cameras: CameraSettings,
-    light: RenderSettings,
-    generator: torch.Generator,
-    device: torch.device,
+    proportion: Proportion, scenery: Scenery, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Shade (views, 1, size, size), premultiplied, and opacity of a white blob."""
-    blob = blob_field(proportion, torch.ones(3, device=device), field)
+    field, light = scenery.field, scenery.light
+    blob = blob_field(proportion, torch.ones(3, device=scenery.device), field)
     volume = blob.volume(field.sharpness.last)
     step = light.length(field.density_sizes[0])
     space = occupancy(volume.density(), step)
-    cams = random_views(views, cameras, generator).to(device)
-    rendering = render(volume, cams, size, space, step)
+    cams = random_views(scenery.settings.views, scenery.cameras, generator).to(scenery.device)
+    rendering = render(volume, cams, scenery.size, space, step)
     lit = shaded(rendering, *random_light(cams, light, generator))
-    white = torch.full((1,), 0.98, device=device)
+    white = torch.full((1,), 0.98, device=scenery.device)
     return lit[:, :1] / white, rendering.opacity
 
 
 def _embedded(
     embed: Embed,
-    alpha: AlphaMode,
     blobs: Sequence[tuple[Tensor, Tensor]],
     colors: Tensor,
     jobs: Sequence[tuple[int, int, int]],
@@ -200,7 +193,7 @@ def _embedded(
         )
         tinted = shade * color.to(shade)[:, :, None, None]
         image = composite(tinted, opacity, backgrounds.to(shade))
-        parts.append(embed(image.clamp(0, 1), alpha_of(alpha, opacity.clamp(0, 1))))
+        parts.append(embed(image.clamp(0, 1), opacity.clamp(0, 1)))
     return torch.cat(parts)
 
 

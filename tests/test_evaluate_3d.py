@@ -120,12 +120,17 @@ def test_prompts_that_would_share_a_folder_are_judged_each_on_its_own_mesh(
 
 
 def test_the_page_tells_of_the_judge(program: Path, tmp_path: Path) -> None:
-    evaluate_text_to_3d(
-        program, PROMPTS, tmp_path, ["masked"], about_judge=mesh_judges.about("solids")
-    )
+    evaluate_text_to_3d(program, PROMPTS, tmp_path, ["masked"])
     assert "0.99 of single views and 1.00 of objects" in (tmp_path / "table.md").read_text()
     assert "CLIP 85.62, Alpha-CLIP 88.89" in mesh_judges.about("ViT-B-32.pt")
     assert "Judge: ViT-B-32 (openai), which" in mesh_judges.about("ViT-B-32", "openai")
+
+
+def test_a_missing_mesh_of_other_words_is_wrong_in_all(tmp_path: Path) -> None:
+    judge = mesh_judges.open_judge("solids", None, ["a scarlet donut"], "linear")
+    row, mesh = evaluate_3d.judge_folder(judge, tmp_path, "a scarlet donut")
+    assert mesh is None and row.asked == "a red torus"
+    assert row.right == {"caption": False, "shape": False, "color": False}
 
 
 def test_missing_mesh_counts_as_wrong_and_is_listed(program: Path, tmp_path: Path) -> None:
@@ -287,7 +292,8 @@ def test_the_table_keeps_other_variants_that_were_made_alike(program: Path, tmp_
     assert list(both) == ["masked", "plain"] and both["plain"] == first["plain"]
     assert json.loads((tmp_path / "out" / "table.json").read_text()) == both
     assert "## plain" in (tmp_path / "out" / "table.md").read_text()
-    assert list(table("masked", about_judge="another")) == ["masked"]
+    judge = mesh_judges.open_judge("solids", None, PROMPTS, "linear")
+    assert list(table("masked", judge=judge._replace(about="another"))) == ["masked"]
     aside = tmp_path / "out" / "table-1.json"
     assert json.loads(aside.read_text()) == both  # nothing is lost
     assert list(table("masked")) == ["masked"]  # the file had another judge's only

@@ -169,5 +169,5 @@ def test_a_step_into_nothing_is_taken_back(masked) -> None:
     with pytest.raises(FloatingPointError, match=r"taken back. Lower adam.density_rate and adam"):
         take_step(optimizer, settings, 0.0)
     assert torch.equal(field.density, kept)
-    for name in ("exp_avg", "exp_avg_sq"):
+    for name in ("exp_avg", "exp_avg_sq", "step"):
         assert torch.equal(optimizer.state[field.density][name], state[name])

@@ -217,13 +217,19 @@ def test_a_scale_shows_the_tower_smaller_pictures_with_alpha(mini) -> None:
     hook = mini.model.vision_model.embeddings.register_forward_hook(
         lambda module, inputs, output: tokens.append(output.shape[1])
     )
-    small, full = (embed(mini, image, opacity, tower, p) for p in (0.0, 0.5))
-    other = embed(mini, image, 1 - opacity, tower, 0.0)
+    small, full = (embed(mini, image, opacity, "opacity", tower, p) for p in (0.0, 0.5))
+    other = embed(mini, image, 1 - opacity, "opacity", tower, 0.0)
     hook.remove()
     assert tokens == [1 + 4 * 4, 1 + 8 * 8, 1 + 4 * 4]
     assert torch.allclose(full, mini.embed(image, opacity))
     assert torch.allclose(small.norm(dim=1), torch.ones(2), atol=1e-5)
     assert (other - small).abs().max() > 1e-2
+
+
+def test_ones_show_no_alpha() -> None:
+    image, opacity = pictures()
+    plain, masked = (embed(MeanColor(), image, opacity, m, WHOLE, 0.0) for m in ("ones", "opacity"))
+    assert torch.equal(plain, MeanColor().embed(image)) and not torch.allclose(plain, masked)
 
 
 def test_the_full_scale_by_interpolation_is_the_tower_itself(mini) -> None:
@@ -236,8 +242,9 @@ def test_the_full_scale_by_interpolation_is_the_tower_itself(mini) -> None:
 
 def test_half_precision_is_near_and_returns_single(mini) -> None:
     image, opacity = (F.interpolate(x, size=(64, 64)) for x in pictures(2))
-    half = embed(mini, image, opacity, TowerSettings(precision="bfloat16"), 0.0)
-    full = embed(mini, image, opacity, WHOLE, 0.0)
+    tower = TowerSettings(precision="bfloat16")
+    half = embed(mini, image, opacity, "opacity", tower, 0.0)
+    full = embed(mini, image, opacity, "opacity", WHOLE, 0.0)
     assert half.dtype == torch.float32
     assert (half * full).sum(dim=1).min() > 0.995 and not torch.equal(half, full)
 
@@ -261,7 +268,8 @@ def test_precision_is_what_the_cpu_is_fast_in(
     attention = mini.model.config.vision_config._attn_implementation
     assert attention == ("eager" if bfloat16 else "sdpa")
     picture, opacity = (F.interpolate(x, size=(64, 64)) for x in pictures(1))
-    exact = torch.equal(embed(mini, picture, opacity, tower, 0.0), mini.embed(picture, opacity))
+    seen = embed(mini, picture, opacity, "opacity", tower, 0.0)
+    exact = torch.equal(seen, mini.embed(picture, opacity))
     assert exact != bfloat16
 
 
@@ -271,7 +279,7 @@ def test_auto_leaves_other_devices_in_single_precision() -> None:
 
 def test_scales_need_a_tower_that_has_a_size() -> None:
     with pytest.raises(TypeError, match=r"tower.scales has 0.5 for a MeanColor; expected"):
-        embed(MeanColor(), *pictures(1), TowerSettings(scales=(0.5,)), 0.0)
+        embed(MeanColor(), *pictures(1), "opacity", TowerSettings(scales=(0.5,)), 0.0)
 
 
 # Parts
@@ -389,9 +397,9 @@ def test_hard_alpha_is_hard_at_the_towers_own_size(mini) -> None:
     for scales in ((1.0,), (0.5,)):
         tower = TowerSettings(scales=scales, precision="single")
         leaf = opacity.clone().requires_grad_()
-        embed(mini, torch.rand(1, 3, 24, 24), leaf, tower, 0.0, hard=True).sum().backward()
+        embed(mini, torch.rand(1, 3, 24, 24), leaf, "hard", tower, 0.0).sum().backward()
         assert leaf.grad.abs().max() > 0
-    soft = embed(mini, torch.rand(1, 3, 24, 24), opacity, WHOLE, 0.0)
+    soft = embed(mini, torch.rand(1, 3, 24, 24), opacity, "opacity", WHOLE, 0.0)
     hook.remove()
     assert [alpha.shape[-1] for alpha in seen] == [64, 32, 64] and len(soft) == 1
     gray = [((alpha - alpha.round()).abs() > 1e-5).float().mean().item() for alpha in seen]

@@ -2,7 +2,7 @@
 
 import torch
 
-from looks import AugmentSettings, alpha_of, looks
+from looks import AugmentSettings, looks
 
 STILL = AugmentSettings(strength=0.0)
 HARSH = AugmentSettings(
@@ -69,12 +69,6 @@ def test_gradients_reach_color_and_opacity() -> None:
     image, alpha = looks(color, opacity, HARSH, seeded())
     (image.square().sum() + alpha.square().sum()).backward()
     assert color.grad.abs().max() > 0.1 and opacity.grad.abs().max() > 0.1
-
-
-def test_alpha_is_the_opacity_or_none() -> None:
-    opacity = torch.tensor([0.2, 0.7]).view(2, 1, 1, 1)
-    assert alpha_of("opacity", opacity) is opacity and alpha_of("hard", opacity) is opacity
-    assert alpha_of("ones", opacity) is None
 
 
 def test_a_second_layer_is_what_the_picture_is_about() -> None:

@@ -282,6 +282,11 @@ def test_starts_that_can_not_be_used_are_named(tmp_path, left_block) -> None:
             {},
             "repaint and keep .* leave nothing to change",
         ),
+        (
+            {"start": Path("a.ply"), "repaint": True, "keep": ("top", "bottom")},
+            {},
+            "repaint and keep .* leave nothing to change",
+        ),
     ],
 )
 def test_settings_that_conflict_are_named(start, field, message) -> None:
@@ -291,6 +296,12 @@ def test_settings_that_conflict_are_named(start, field, message) -> None:
     )
     with pytest.raises(ValueError, match=message):
         check_start(config)
+
+
+def test_shapes_that_are_kept_may_overlap() -> None:
+    """An eighth is free, though the shapes are halves of the ball each."""
+    given = StartSettings(Path("a.ply"), repaint=True, keep=("top", "left", "front"))
+    check_start(Config(prompt="a hat", output=Path("out"), start=given))
 
 
 @pytest.mark.parametrize("start", ["out", "out/mesh.glb", "out/mesh.ply"])

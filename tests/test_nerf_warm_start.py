@@ -14,6 +14,7 @@ from render import RenderSettings
 from warm_start import (
     PROPORTIONS,
     FirstRound,
+    Scenery,
     Start,
     WarmStartSettings,
     best_start,
@@ -26,26 +27,23 @@ NEGATIVES = ("a red disk", "a green disk", "a red stick")
 """Beside "a blue disk"."""
 
 
-def look(alpha: str, settings: WarmStartSettings, proportions, tower) -> FirstRound:
+def look(settings: WarmStartSettings, proportions, tower) -> FirstRound:
     field = FieldSettings(density_sizes=(24,), color_sizes=(2,), grow_at=())
-    return first_round(
-        tower.embed, alpha, 24, settings, field, CameraSettings(), RenderSettings(), 0,
-        torch.device("cpu"), proportions,
-    )  # fmt: skip
+    scenery = Scenery(
+        24, settings, field, CameraSettings(), RenderSettings(), 0, torch.device("cpu")
+    )
+    return first_round(tower.embed, scenery, proportions)
 
 
-def start_of(
-    alpha: str, settings: WarmStartSettings, proportions=PROPORTIONS, tower=None, text="a blue disk"
-) -> Start:
-    guide = Guidance(tower or Moments(), text, NEGATIVES)
-    first = look(alpha, settings, proportions, guide.encoder)
-    return best_start(guide, guide.encoder.embed, alpha, first, settings)
+def start_of(settings: WarmStartSettings, proportions=PROPORTIONS, text="a blue disk") -> Start:
+    guide = Guidance(Moments(), text, NEGATIVES)
+    first = look(settings, proportions, guide.encoder)
+    return best_start(guide, guide.encoder.embed, first, settings)
 
 
-@pytest.mark.parametrize("alpha", ["opacity", "hard"])
-def test_it_finds_color_and_proportion(alpha) -> None:
+def test_it_finds_color_and_proportion() -> None:
     shapes = (Proportion(0.2, 0.7, 0.2), Proportion(0.7, 0.2, 0.7))
-    start = start_of(alpha, WarmStartSettings(shades=3, finalists=6, views=3), shapes)
+    start = start_of(WarmStartSettings(shades=3, finalists=6, views=3), shapes)
     red, green, blue = start.color
     assert blue > 0.9 and blue - max(red, green) > 0.4
     assert start.proportion == shapes[1] and start.score > 0
@@ -54,19 +52,13 @@ def test_it_finds_color_and_proportion(alpha) -> None:
 def test_one_first_round_serves_every_text() -> None:
     """And chooses as if each text had its own."""
     settings, tower = WarmStartSettings(shades=2, finalists=6, views=3), Moments()
-    first = look("opacity", settings, PROPORTIONS, tower)
+    first = look(settings, PROPORTIONS, tower)
     calls = tower.calls
     for text in ("a red stick", "a green disk", "a blue disk"):
         guide = Guidance(tower, text, NEGATIVES)
-        start = best_start(guide, tower.embed, "opacity", first, settings)
-        assert start == start_of("opacity", settings, text=text)
+        start = best_start(guide, tower.embed, first, settings)
+        assert start == start_of(settings, text=text)
     assert tower.calls - calls == 3  # each time one batch, of the finalists
-
-
-def test_alpha_ones_shows_no_alpha() -> None:
-    tower = Moments()
-    start_of("ones", WarmStartSettings(shades=1, finalists=2, views=1), PROPORTIONS[:2], tower)
-    assert tower.saw_alpha == {False}
 
 
 def test_the_palette_is_a_lattice() -> None:
