@@ -49,8 +49,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         *("--augment.brightness", "0.5", "--augment.saturation", "1", "--augment.contrast", "0.5"),
     ),
 }
-"""Variant -> the flags it adds to whatever preset: opacity as alpha; plain CLIP, both of two pictures
-a step; plain CLIP with PureCLIPNeRF's augmentations (arXiv 2209.15172), 64 pictures a step."""
+"""Variant -> the flags it adds to whatever preset: opacity as alpha; plain CLIP, both of two
+pictures a step; plain CLIP with PureCLIPNeRF's augmentations (arXiv 2209.15172), 64 a step."""
 
 
 @dataclass(frozen=True)

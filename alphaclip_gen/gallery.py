@@ -27,8 +27,8 @@ PAIRS = (
     "a yellow pyramid @ top | a purple cylinder @ bottom",
     "a pink sphere @ left | a brown cross @ right",
 )
-SIDES = (30.0, 120.0, 210.0, 300.0)
-"""Azimuths of the frames, in degrees."""
+AZIMUTHS = (30.0, 120.0, 210.0, 300.0)
+"""Of the frames, in degrees."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ def _time(seconds: float | None) -> str:
 def draw_gallery(pieces: Sequence[Piece], columns: int = 2, tile: int = 116) -> Image.Image:
     """Each object's frames side by side; below them its title, and the note fainter."""
     pad, text = 10, 40
-    wide, high = len(SIDES) * tile + pad, tile + text
+    wide, high = len(AZIMUTHS) * tile + pad, tile + text
     rows = -(-len(pieces) // columns)
     sheet = Image.new("RGB", (pad + columns * wide, pad + rows * high), PAPER)
     pen = ImageDraw.Draw(sheet)
     for number, piece in enumerate(pieces):
         left, top = pad + number % columns * wide, pad + number // columns * high
-        for place, azimuth in enumerate(SIDES):
+        for place, azimuth in enumerate(AZIMUTHS):
             frame = view_of(piece.mesh, tile, "linear", azimuth)
             sheet.paste(frame, (left + place * tile, top))
         for line, (words, shade) in enumerate(((piece.title, INK), (piece.note, FAINT))):

@@ -17,7 +17,7 @@ from torch import Tensor
 from cameras import Cameras
 from field import Volume
 from grids import outward_normals, resampled, sample, smoothed
-from silhouettes import SIZE, looks
+from silhouettes import SIZE, view_samples
 
 STEPS, RATE, SMOOTHING = 12, 0.3, 2
 SHARPNESS = 3.0
@@ -79,7 +79,7 @@ def surface_slope(height: Float[Tensor, "depth height width"]) -> float:
 def _evidence(volume: Volume, cameras: Cameras, border: float, slope: float) -> Evidence:
     """What every view shows of the surface; rays that are not in doubt are left out."""
     parts = []
-    for view, (samples, density, step) in enumerate(looks(volume, cameras)):
+    for view, (samples, density, step) in enumerate(view_samples(volume, cameras)):
         points, ray, _ = samples
         height = (sample(volume.logits, points)[0] - border) / slope
         none = height.new_zeros(SIZE * SIZE)

@@ -53,7 +53,7 @@ class _Smoothing(torch.autograd.Function):
         ctx.passes = passes
         for axis in (2, 3, 4) * passes:
             filtered, end = 0.5 * grid, grid.shape[axis] - 1
-            # both neighbors of all but the ends; the ends, whose outer neighbors they are themselves
+            # both neighbors; the ends are outer neighbors of themselves
             for to, since, length in ((1, 0, end), (0, 1, end), (0, 0, 1), (end, end, 1)):
                 neighbor = grid.narrow(axis, since, length)
                 filtered.narrow(axis, to, length).add_(neighbor, alpha=0.25)

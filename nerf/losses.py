@@ -1,4 +1,4 @@
-"""Regularisers of the field: functions of tensors that return one number, 0 when satisfied."""
+"""Regularisers of the field: functions of tensors that return one number, least when satisfied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

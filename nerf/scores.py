@@ -12,10 +12,10 @@ from alphaclip_gen.guidance import Guidance
 from cameras import Cameras, turntable
 from field import Volume
 from guides import LEAST, WeightedGuide, embed
-from render import occupancy, render_parts
+from render import shaded, studio_light
 from scene import NOTHING, Scene
 from settings import Config, TowerSettings
-from turntable import views
+from turntable import part_views
 
 FINAL = TowerSettings(precision="single")
 """However the towers were run to guide."""
@@ -27,8 +27,8 @@ def final_scores(
 ) -> dict:
     """Scores of pictures all around, before plain backgrounds; of parts, where they can be seen."""
     cameras = turntable(count, config.pictures.elevation).to(volume.logits.device)
-    color, rendering = views(volume, cameras, config.resolution)
-    opacity = rendering.opacity
+    rendering, owned = part_views(volume, scene.shapes, cameras, config.resolution)
+    color, opacity = shaded(rendering, *studio_light(cameras)), rendering.opacity
     mean = (color.sum(dim=(0, 2, 3)) / opacity.sum().clamp(min=1e-6)).cpu()
     generator = torch.Generator().manual_seed(0)
     background = random_backgrounds(count, (1, 1), generator, avoid=mean).to(color)
@@ -37,25 +37,12 @@ def final_scores(
     aims = [aim for aim in one.aimed if aim.part]
     if not aims:
         return scores
-    owned = own_opacities(volume, scene, cameras, config.resolution)
     found = []
     for text, aim, own in zip(config.parts, aims, owned, strict=True):
         seen = own.mean(dim=(1, 2, 3)) > LEAST
         said = _scores(aim.guide, image[seen], own[seen], config) if seen.any() else {}
         found.append({"part": text, **said})
     return {**scores, "parts": found}
-
-
-def own_opacities(
-    volume: Volume, scene: Scene, cameras: Cameras, size: int, step: float = 0.025
-) -> list[Float[Tensor, "views 1 size size"]]:
-    """Of each part, the opacity of what lies in its shape, from every camera."""
-    space = occupancy(volume.density(), step, threshold=0.01, margin=0.0)
-    found = [
-        render_parts(volume, scene.shapes, camera, size, space, step)[1]
-        for camera in cameras.each()
-    ]
-    return [torch.cat([part.own for part in of_one]) for of_one in zip(*found, strict=True)]
 
 
 def _scores(guide: Guidance, image: Tensor, opacity: Tensor, config: Config) -> dict:

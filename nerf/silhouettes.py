@@ -57,7 +57,7 @@ def all_around(views: int = 24, turn: float = 0.0) -> Cameras:
 
 
 @torch.no_grad()
-def looks(
+def view_samples(
     volume: Volume, cameras: Cameras, size: int = SIZE
 ) -> Iterator[tuple[Samples, Float[Tensor, " samples"], float]]:
     """Samples, their densities and the step between them, of each view's rays in turn.
@@ -76,7 +76,7 @@ def scan(volume: Volume, cameras: Cameras, size: int = SIZE) -> Scan:
     """Thickness and largest density along every pixel's ray."""
     thickness = volume.logits.new_zeros(len(cameras.position), size * size)
     densest = torch.zeros_like(thickness)
-    views = zip(thickness, densest, looks(volume, cameras, size), strict=True)
+    views = zip(thickness, densest, view_samples(volume, cameras, size), strict=True)
     for thick, most, (samples, density, step) in views:
         thick.index_add_(0, samples.ray, density * step)
         most.scatter_reduce_(0, samples.ray, density, "amax")

@@ -4,7 +4,7 @@ import importlib.util
 import io
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ from cameras import Cameras, orbit, turntable
 from colors import as_bytes, viridis
 from field import Volume
 from formats import png
-from render import Rendering, occupancy, render, shaded, studio_light
+from render import Rendering, Shape, occupancy, render_parts, shaded, studio_light
 from session import Unprefixed
 
 AnimationFormat = Literal["gif", "mp4", "webp"]
@@ -48,17 +48,34 @@ def views(
     step: float = 0.025,
     before_each: Callable[[], None] = lambda: None,
 ) -> tuple[Float[Tensor, "views 3 size size"], Rendering]:
-    """Lit premultiplied color from every camera, and the rendering it comes from.
+    """Lit premultiplied color from every camera, and the rendering it comes from, see
+    `part_views`."""
+    rendering, _ = part_views(volume, (), cameras, size, step, before_each)
+    return shaded(rendering, *studio_light(cameras)), rendering
+
+
+@torch.no_grad()
+def part_views(
+    volume: Volume,
+    shapes: Sequence[Shape],
+    cameras: Cameras,
+    size: int,
+    step: float = 0.025,
+    before_each: Callable[[], None] = lambda: None,
+) -> tuple[Rendering, list[Float[Tensor, "views 1 size size"]]]:
+    """The rendering from every camera, and the opacity of what lies in each shape.
 
     One view at a time, so that memory stays small. What is called before each may raise, to stop.
     """
     space = occupancy(volume.density(), step, threshold=0.01, margin=0.0)
-    parts = []
+    wholes, owned = [], []
     for camera in cameras.each():
         before_each()
-        parts.append(render(volume, camera, size, space, step))
-    rendering = Rendering(*(torch.cat(pictures) for pictures in zip(*parts, strict=True)))
-    return shaded(rendering, *studio_light(cameras)), rendering
+        whole, parts = render_parts(volume, shapes, camera, size, space, step)
+        wholes.append(whole)
+        owned.append([part.own for part in parts])
+    rendering = Rendering(*map(torch.cat, zip(*wholes, strict=True)))
+    return rendering, [torch.cat(own) for own in zip(*owned, strict=True)]
 
 
 def turn(

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from small_runs import SMALL
 
 from alphaclip_gen.checkpoints import load_tower
 from alphaclip_gen.conversion import convert
@@ -21,7 +22,6 @@ from alphaclip_gen.vision import IMAGE_MEAN, IMAGE_STD, pixel_values
 from guides import load_encoders, make_guides
 from loop import Clock, optimize
 from settings import TowerSettings
-from small_runs import SMALL
 
 
 @pytest.fixture(scope="module")

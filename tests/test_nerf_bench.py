@@ -51,9 +51,7 @@ def test_the_ball_fills_a_tenth_of_the_cube() -> None:
 def test_dense_renders_what_ours_does_with_every_sample() -> None:
     """Nothing is empty or hidden then, so both composite the same samples."""
     volume, cameras, step = ball_volume(16), turntable(2), 2 / 24
-    everything = Occupancy(
-        volume.density().detach() * 0, torch.ones(16, 16, 16, dtype=torch.bool)
-    )
+    everything = Occupancy(volume.density().detach() * 0, torch.ones(16, 16, 16, dtype=torch.bool))
     full = render(volume, cameras, 20, everything, step, hidden_below=0.0)
     plain = dense(volume, cameras, 20, step)
     for name in ("color", "opacity", "depth", "normal"):

@@ -5,12 +5,10 @@ import math
 import pytest
 import torch
 
-from cameras import random_views, rays, turntable
-
-from cameras import CameraSettings  # isort: skip
+import render as renderer
 from blobs import Proportion
+from cameras import CameraSettings, random_views, rays, turntable
 from field import FieldSettings, VoxelField, blob_field, haze_field
-import render as renderer  # isort: skip
 from render import (
     Occupancy,
     RenderSettings,
@@ -215,9 +213,7 @@ def test_only_the_box_is_looked_at(monkeypatch) -> None:
 def test_what_no_light_reaches_is_hidden() -> None:
     """Each sample lets a half through: a quarter reaches the third, an eighth no other."""
     density = torch.full((9, 9, 9), math.log(2) / 0.1)
-    samples = march(
-        *rays(turntable(1), 16), Occupancy(density, density > 0), 0.1, hidden_below=0.2
-    )
+    samples = march(*rays(turntable(1), 16), Occupancy(density, density > 0), 0.1, hidden_below=0.2)
     assert torch.bincount(samples.ray).max() == 3
 
 
