@@ -3,13 +3,12 @@
 from collections import Counter
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from alphaclip_gen.augmentation import composite
 from alphaclip_gen.backgrounds import random_backgrounds
 from alphaclip_gen.guidance import Guidance
-from cameras import Cameras, turntable
+from cameras import turntable
 from field import Volume
 from guides import LEAST, WeightedGuide, embed
 from render import shaded, studio_light
