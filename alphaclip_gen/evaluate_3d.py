@@ -222,8 +222,17 @@ def judge_folder(
     probability = judge.probability(mesh)
     named = judge.captions[int(probability.argmax())]
     likely = round(probability[list(judge.captions).index(asked)].item(), 4)
-    seconds, outlines = number_of(folder, "seconds"), number_of(folder, "silhouette_iou")
-    return Row(prompt, asked, named, likely, seconds, seed=seed, outlines=outlines), mesh
+    row = Row(
+        prompt,
+        asked,
+        named,
+        likely,
+        number_of(folder, "seconds"),
+        seed=seed,
+        seconds_in_steps=number_of(folder, "seconds_by_part", "rendering", "CLIP"),
+        outlines=number_of(folder, "silhouette_iou"),
+    )
+    return row, mesh
 
 
 def contact_sheet(

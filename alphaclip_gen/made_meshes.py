@@ -202,10 +202,13 @@ def result_of(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def number_of(folder: Path, name: str) -> float | None:
-    """A number of the result in a folder, such as its "seconds"; None where it does not say."""
-    number = result_of(folder).get(name)
-    return float(number) if isinstance(number, int | float) else None
+def number_of(folder: Path, name: str, *parts: str) -> float | None:
+    """A number of the result in a folder, such as its "seconds", or the sum of some parts of a
+    group of them; None where it does not say."""
+    found = result_of(folder).get(name)
+    numbers = [found.get(part) for part in parts] if isinstance(found, dict) else [found]
+    known = [number for number in numbers if isinstance(number, int | float)]
+    return float(sum(known)) if len(known) == len(numbers) else None
 
 
 def labelled_sheet(

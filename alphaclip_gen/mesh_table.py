@@ -43,6 +43,8 @@ class Row:
     seconds: float | None = None
     problem: str | None = None
     seed: int = 0
+    seconds_in_steps: float | None = None
+    """Of the seconds, those that the steps took: rendering and CLIP."""
     outlines: float | None = None
     """How far the mesh's outlines agree with the rendered ones (intersection over union), as its
     maker says."""
@@ -168,6 +170,8 @@ def summarize(rows: Sequence[Row]) -> dict:
     seconds = [row.seconds for row in rows if row.seconds is not None]
     for name, measure in (("mean", statistics.mean), ("median", statistics.median), ("max", max)):
         summary[f"seconds_{name}"] = round(measure(seconds), 1) if seconds else None
+    steps = [row.seconds_in_steps for row in rows if row.seconds_in_steps is not None]
+    summary["seconds_in_steps"] = round(statistics.mean(steps), 1) if steps else None
     outlines = [row.outlines for row in rows if row.outlines is not None]
     for name, measure in (("mean", statistics.mean), ("least", min)):
         summary[f"outlines_{name}"] = round(measure(outlines), 3) if outlines else None
@@ -180,11 +184,12 @@ def markdown(table: dict[str, dict]) -> str:
     any_part = next(iter(table.values()))
     keys = [key for key in ("caption", "shape", "color") if key in any_part]
     heads = ["variant", "pictures a step", "prompts", "meshes", *(f"right {key}" for key in keys)]
-    heads += ["seconds: mean", "median", "max", "outlines alike: mean", "least"]
+    heads += ["seconds: mean", "median", "max", "in steps", "outlines alike: mean", "least"]
     lines = []
     for variant, part in table.items():
         counts = (part["pictures_a_step"] or "-", part["prompts"], part["meshes"])
-        seconds = [_shown(part[f"seconds_{name}"]) for name in ("mean", "median", "max")]
+        names = ("mean", "median", "max", "in_steps")
+        seconds = [_shown(part[f"seconds_{name}"]) for name in names]
         outlines = [_shown(part[f"outlines_{name}"], 3) for name in ("mean", "least")]
         rates = [shown(part[key]) for key in keys]
         lines.append((variant, *counts, *rates, *seconds, *outlines))
@@ -192,7 +197,7 @@ def markdown(table: dict[str, dict]) -> str:
         markdown_table(heads, lines),
         "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong. Seconds "
         "are of whole objects, files included; the first of each seed also looks at the blobs "
-        "that all prompts begin with. Outlines: of the mesh and of what is rendered, intersection "
+        "that all prompts begin with. In steps: the mean of rendering and CLIP alone. Outlines: of the mesh and of what is rendered, intersection "
         "over union from 24 sides, 1 is the same.\n",
         any_part["made_by"]["judge"],
     ]

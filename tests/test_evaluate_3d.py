@@ -55,7 +55,9 @@ for number, prompt in enumerate(arguments.prompts.read_text().splitlines()):
     shutil.copy(made / arguments.alpha / f"{name}.glb", folder / "mesh.glb")
     augment = {"copies": arguments.copies}
     settings = {"views": arguments.views, "augment": augment, "steps": arguments.steps}
-    result = {"seconds": 10.0 + number, "settings": settings, "silhouette_iou": 0.99 - number / 100}
+    by_part = {"rendering": 2.0, "CLIP": 1.5 + number, "saving": 4.0}
+    result = {"seconds": 10.0 + number, "seconds_by_part": by_part, "settings": settings,
+              "silhouette_iou": 0.99 - number / 100}
     (folder / "result.json").write_text(json.dumps(result))
 sys.exit(1 if arguments.refuse else 0)
 """
@@ -98,12 +100,13 @@ def test_table_of_two_variants(program: Path, tmp_path: Path) -> None:
         11.5,
         13.0,
     )
+    assert masked["seconds_in_steps"] == 5.0
     assert (masked["outlines_mean"], masked["outlines_least"]) == (0.975, 0.96)
     assert plain["rows"][3]["named"] == "a cyan cone" and masked["pictures_a_step"] == 2
     assert json.loads((output / "table.json").read_text()) == table
     page = (output / "table.md").read_text()
     assert "| masked | 2 | 4 | 4 | 1.00 (0.51 to 1.00) |" in page
-    assert "| 11.5 | 11.5 | 13.0 | 0.975 | 0.960 |" in page
+    assert "| 11.5 | 11.5 | 13.0 | 5.0 | 0.975 | 0.960 |" in page
     assert "| a brown cone | 0 | **a cyan cone** |" in page
     assert (output / "masked.png").is_file() and (output / "plain.png").is_file()
 
