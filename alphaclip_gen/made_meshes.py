@@ -206,7 +206,8 @@ def number_of(folder: Path, name: str, *parts: str) -> float | None:
     """A number of the result in a folder, such as its "seconds", or the sum of some parts of a
     group of them; None where it does not say."""
     found = result_of(folder).get(name)
-    numbers = [found.get(part) for part in parts] if isinstance(found, dict) else [found]
+    group = found if isinstance(found, dict) else {}
+    numbers = [group.get(part) for part in parts] if parts else [found]
     known = [number for number in numbers if isinstance(number, int | float)]
     return float(sum(known)) if len(known) == len(numbers) else None
 

@@ -197,8 +197,9 @@ def markdown(table: dict[str, dict]) -> str:
         markdown_table(heads, lines),
         "Rates among all captions, with 95 % Wilson intervals; no mesh counts as wrong. Seconds "
         "are of whole objects, files included; the first of each seed also looks at the blobs "
-        "that all prompts begin with. In steps: the mean of rendering and CLIP alone. Outlines: of the mesh and of what is rendered, intersection "
-        "over union from 24 sides, 1 is the same.\n",
+        "that all prompts begin with. In steps: the mean of rendering and CLIP alone. Outlines: "
+        "of the mesh and of what is rendered, intersection over union from 24 sides, 1 is the "
+        "same.\n",
         any_part["made_by"]["judge"],
     ]
     for variant, part in table.items():
