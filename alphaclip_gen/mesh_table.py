@@ -90,7 +90,7 @@ def add_to_table(
     """
     before = _read(output / FILE)
     alike = {
-        name: part
+        name: {**part, **summarize(_rows(part))}  # an earlier version summarized less
         for name, part in before.items()
         if part.get("made_by") == judged.made_by
         and (name != variant or part["pictures_a_step"] == judged.pictures_a_step)
@@ -107,7 +107,7 @@ def add_to_table(
 def joined(before: dict | None, judged: Judged) -> dict:
     """What a table holds of a variant: new rows, and those of before of other seeds."""
     before = before or {"rows": [], "exit_codes": {}}
-    stay = [Row(**row) for row in before["rows"] if str(row["seed"]) not in judged.exit_codes]
+    stay = [row for row in _rows(before) if str(row.seed) not in judged.exit_codes]
     rows = sorted([*stay, *judged.rows], key=lambda row: row.seed)
     return {
         "made_by": judged.made_by,
@@ -206,13 +206,13 @@ def markdown(table: dict[str, dict]) -> str:
         pages.append(f"## {variant}\n")
         if part["missing"]:
             pages.append(f"No mesh: {', '.join(part['missing'])}.\n")
-        rows = [Row(**values) for values in part["rows"]]
-        pages.append(
-            markdown_table(
-                ("prompt", "seed", "named", "p(prompt)", "seconds"), map(_mesh_line, rows)
-            )
-        )
+        heads = ("prompt", "seed", "named", "p(prompt)", "seconds")
+        pages.append(markdown_table(heads, map(_mesh_line, _rows(part))))
     return "\n".join(pages)
+
+
+def _rows(part: dict) -> list[Row]:
+    return [Row(**values) for values in part["rows"]]
 
 
 def _mesh_line(row: Row) -> tuple[object, ...]:
