@@ -206,8 +206,8 @@ def markdown(table: dict[str, dict]) -> str:
         pages.append(f"## {variant}\n")
         if part["missing"]:
             pages.append(f"No mesh: {', '.join(part['missing'])}.\n")
-        heads = ("prompt", "seed", "named", "p(prompt)", "seconds")
-        pages.append(markdown_table(heads, map(_mesh_line, _rows(part))))
+        of_a_mesh = ("prompt", "seed", "named", "p(prompt)", "seconds")
+        pages.append(markdown_table(of_a_mesh, map(_mesh_line, _rows(part))))
     return "\n".join(pages)
 
 

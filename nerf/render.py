@@ -164,7 +164,10 @@ def march(
     at_once = AT_ONCE if hit.device.type == "cpu" else max(len(hit), 1)
     chunks = zip(*(each.split(at_once) for each in bundle), strict=True)
     thickness = torch.where(space.occupied, step * space.density, -1.0)
-    parts = [_along(*chunk, thickness, step, hidden_below) for chunk in chunks]
+    parts = [
+        _along(ray, origin, direction, begin, end, thickness, step, hidden_below)
+        for ray, origin, direction, begin, end in chunks
+    ]
     return Samples(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -189,11 +189,10 @@ def explanation(result: dict, folder: Path) -> str:
         return ""
     kept = f"What there is of step {result['steps']} is saved, beside {folder / checkpoint.FILE}"
     if result["stopped"]:
-        return (
-            f"{lacks} {kept}: --resume goes on from its step {checkpoint.step_in(folder)} under "
-            f"the same settings, --start {folder} --output ANOTHER begins with its mesh under "
-            "others."
-        )
+        way = f"--resume goes on from its step {checkpoint.step_in(folder)}"
+        if result["mesh"]:
+            way += f" under the same settings, --start {folder} --output ANOTHER under others"
+        return f"{lacks} {kept}: {way}."
     if result["mesh"]:
         return f"{lacks} {kept}: --render-only makes the files anew."
     return f"{lacks} {kept}."

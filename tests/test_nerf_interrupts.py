@@ -177,11 +177,11 @@ def test_nan_keeps_the_last_good_state(tmp_path, monkeypatch, capsys) -> None:
     ).read_bytes()
     assert good["scores"] == result["scores"]
     assert not running.is_finished(config, (Moments(),), tmp_path / "nan")
-    monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(nan_after=3),))
+    monkeypatch.setattr(optimize, "load_encoders", lambda config: (Moments(nan_after=4),))
     assert optimize.main(["--prompt", "a red stick", "--output", str(tmp_path / "x"), *FLAGS]) == 1
     said = capsys.readouterr().err
     assert "mini loss is not finite in step" in said
-    assert f"--start {tmp_path / 'x'} --output ANOTHER begins with its mesh under others" in said
+    assert f"settings, --start {tmp_path / 'x'} --output ANOTHER under others." in said
 
 
 def test_nan_between_checkpoints_loses_no_step(tmp_path) -> None:

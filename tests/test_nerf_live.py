@@ -22,6 +22,7 @@ from guides import make_guides
 from loop import Clock, Progress
 from loop import optimize as optimized
 from session import SessionSettings
+from surface import NothingFormed
 from viewer import HOST, open_viewer
 
 STAND_IN = runpy.run_path(str(Path(__file__).with_name("stand_in_tower.py")))
@@ -190,7 +191,7 @@ def test_the_viewer_takes_a_tenth_of_the_time(fake_viser, progresses, monkeypatc
 
     def slow(volume):
         clock.now += 2.0
-        raise ValueError("field is empty")
+        raise NothingFormed("field is empty")
 
     monkeypatch.setattr("viewer.extract", slow)
     shown = []
