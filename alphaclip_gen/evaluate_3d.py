@@ -24,7 +24,7 @@ from .made_meshes import (
     labelled_sheet,
     load_mesh,
     make_meshes,
-    number_of,
+    number_in,
     read_prompts,
     result_of,
     slugs,
@@ -145,9 +145,10 @@ def evaluate_text_to_3d(
     judge = judge or open_judge(SOLIDS, None, prompts, color_space)
     output.mkdir(parents=True, exist_ok=True)
     variants, seeds = list(dict.fromkeys(variants)), list(dict.fromkeys(seeds))
+    names = slugs(prompts)
     folders = {(v, seed): output / v / f"seed-{seed}" for v in variants for seed in seeds}
     if program is None:
-        _check_made(folders.values(), slugs(prompts))
+        _check_made(folders.values(), names)
     table: dict[str, dict] = {}
     for variant in variants:
         rows, meshes = list[Row](), list[trimesh.Trimesh | None]()
@@ -157,7 +158,7 @@ def evaluate_text_to_3d(
             flags = [*VARIANTS[variant], "--seed", str(seed), *options]
             made = make_meshes(program, prompts, folder, flags)
             codes[str(seed)] = made.code
-            for name, prompt in zip(slugs(prompts), prompts, strict=True):
+            for name, prompt in zip(names, prompts, strict=True):
                 problem = made.problems.get(name)
                 row, mesh = judge_folder(judge, folder / name, prompt, seed, problem)
                 rows.append(row)
@@ -222,15 +223,16 @@ def judge_folder(
     probability = judge.probability(mesh)
     named = judge.captions[int(probability.argmax())]
     likely = round(probability[list(judge.captions).index(asked)].item(), 4)
+    result = result_of(folder)
     row = Row(
         prompt,
         asked,
         named,
         likely,
-        number_of(folder, "seconds"),
+        number_in(result, "seconds"),
         seed=seed,
-        seconds_in_steps=number_of(folder, "seconds_by_part", "rendering", "CLIP"),
-        outlines=number_of(folder, "silhouette_iou"),
+        seconds_in_steps=number_in(result, "seconds_by_part", "rendering", "CLIP"),
+        outlines=number_in(result, "silhouette_iou"),
     )
     return row, mesh
 

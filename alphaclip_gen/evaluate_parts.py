@@ -24,8 +24,9 @@ from .made_meshes import (
     labelled_sheet,
     load_mesh,
     make_meshes,
-    number_of,
+    number_in,
     read_prompts,
+    result_of,
     slugs,
 )
 from .mesh_judges import target
@@ -242,7 +243,9 @@ def judge_halves(
         chances = None if verdict is None else verdict.log_probabilities.exp()
         likely.append(0.0 if chances is None else round(chances[captions.index(asked)].item(), 4))
     seen, sure = (named[0], named[1]), (likely[0], likely[1])
-    return PairRow(pair.text, (first, second), seen, sure, number_of(folder, "seconds")), mesh
+    return PairRow(
+        pair.text, (first, second), seen, sure, number_in(result_of(folder), "seconds")
+    ), mesh
 
 
 def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | None:

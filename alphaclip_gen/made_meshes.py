@@ -202,10 +202,10 @@ def result_of(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def number_of(folder: Path, name: str, *parts: str) -> float | None:
-    """A number of the result in a folder, such as its "seconds", or the sum of some parts of a
-    group of them; None where it does not say."""
-    found = result_of(folder).get(name)
+def number_in(result: dict, name: str, *parts: str) -> float | None:
+    """A number of a result, such as its "seconds", or the sum of some parts of a group of them;
+    None where it does not say."""
+    found = result.get(name)
     group = found if isinstance(found, dict) else {}
     numbers = [group.get(part) for part in parts] if parts else [found]
     known = [number for number in numbers if isinstance(number, int | float)]

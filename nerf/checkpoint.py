@@ -80,6 +80,11 @@ def pack(checkpoint: Checkpoint) -> bytes:
     return file.getvalue()
 
 
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Nothing; the folder holds the checkpoint."""
+    write_bytes(folder / FILE, pack(checkpoint))
+
+
 def unpack(data: bytes, path: Path = Path(FILE)) -> Checkpoint:
     """The checkpoint of a file's content, on the CPU.
 
@@ -176,7 +181,7 @@ def keeper(
     def keep(now: P) -> None:
         nonlocal due
         if now.step != kept and (now.step == steps or stopping() or time.monotonic() >= due):
-            write_bytes(folder / FILE, pack(take(now)))
+            write(folder, take(now))
             due = time.monotonic() + seconds
 
     return keep

@@ -14,7 +14,7 @@ import checkpoint
 import live
 from alphaclip_gen.guidance import Encoder
 from alphaclip_gen.made_meshes import RESULT, result_of
-from alphaclip_gen.whole_files import write_bytes, write_json
+from alphaclip_gen.whole_files import write_json
 from checkpoint import Checkpoint
 from guides import WeightedGuide, describe, make_guides, tower_digests
 from interrupts import asked_to_stop
@@ -84,7 +84,7 @@ def run(
         last, stopped = _follow(steps, watches, clock, stopping)
         stack.close()
         if stopped not in ("", INTERRUPTED) and last.is_whole():
-            write_bytes(folder / checkpoint.FILE, checkpoint.pack(take(last)))
+            checkpoint.write(folder, take(last))
         with clock("saving"):
             found = save(config, guides[0], last, folder)
         losses = resumed.losses if resumed and last.step == resumed.step else last.losses
