@@ -243,9 +243,8 @@ def judge_halves(
         chances = None if verdict is None else verdict.log_probabilities.exp()
         likely.append(0.0 if chances is None else round(chances[captions.index(asked)].item(), 4))
     seen, sure = (named[0], named[1]), (likely[0], likely[1])
-    return PairRow(
-        pair.text, (first, second), seen, sure, number_in(result_of(folder), "seconds")
-    ), mesh
+    seconds = number_in(result_of(folder), "seconds")
+    return PairRow(pair.text, (first, second), seen, sure, seconds), mesh
 
 
 def cut(mesh: trimesh.Trimesh, direction: Sequence[float]) -> trimesh.Trimesh | None:

@@ -1,4 +1,4 @@
-"""What a run ends in, on a stand-in tower: colors and shapes that were asked for, where they were."""
+"""What a run ends in, on a stand-in tower: the colors and shapes that were asked for."""
 
 import dataclasses
 from pathlib import Path
@@ -73,7 +73,6 @@ def test_a_repainted_start_keeps_its_shape(tmp_path) -> None:
     start = StartSettings(tmp_path / "block.ply", fit=False, repaint=True)
     adam = dataclasses.replace(SMALL.adam, color_rate=0.3)
     config = dataclasses.replace(SMALL, start=start, adam=adam, steps=40, views=4, resolution=24)
-    (tmp_path / "made").mkdir()
     made(tmp_path / "made", config)
     color, place = colors_and_places(tmp_path / "made")
     red, green, blue = color.mean(axis=0)
