@@ -43,6 +43,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": ("--alpha", "ones", "--views", "2", "--augment.copies", "1"),
     "augmented": (
         *("--alpha", "ones", "--views", "8"),
+        *("--tower.scales", "1", "--tower.grow-at"),
         *("--augment.copies", "8", "--augment.background", "dream"),
         *("--augment.shift", "0.25", "--augment.zoom", "0.2", "--augment.rotation", "0"),
         *("--augment.perspective", "0.2", "--augment.cutout", "0.5"),

@@ -70,7 +70,7 @@ def take_step(optimizer: torch.optim.Adam, settings: AdamSettings, progress: flo
         for parameter in parameters:
             scale_to_unit(parameter)
     optimizer.step()
-    if not all(p.isfinite().all() for p in parameters):
+    if not all(p.sum().isfinite() for p in parameters):
         _put_back(optimizer, parameters, before)
         for parameter in parameters:
             if parameter.grad is not None:

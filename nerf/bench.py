@@ -50,7 +50,7 @@ BASE = Config(
     steps=1_000_000,  # never reached: all steps are alike
     views=2,
     field=ONE_STAGE,
-    tower=TowerSettings(precision="single"),
+    tower=TowerSettings(scales=(1.0,), grow_at=(), precision="single"),
     warm_start=WarmStartSettings(shades=0),
 )
 """A step of two pictures of 64 pixels."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -82,6 +82,35 @@ def random_views(
         near + (far - near) * random[2],
         settings.field_of_view,
     )
+
+
+HALF_TURN = (-1.0, 1.0, -1.0)
+"""What half a turn around the vertical multiplies coordinates by."""
+
+
+class OneSide(NamedTuple):
+    """The cameras that are needed of an object which looks the same from behind."""
+
+    cameras: Cameras
+    """Those that stand opposite to no earlier one."""
+    index: Int[Tensor, " views"]
+    """Of all views: which of `cameras` sees the same."""
+    behind: Bool[Tensor, " views"]
+    """Whether it does so from half a turn away."""
+
+
+def one_side(cameras: Cameras) -> OneSide:
+    """The cameras without those that are half a turn around the vertical from an earlier one."""
+    turn = cameras.position.new_tensor(HALF_TURN)
+    place = torch.cat([cameras.position[:, :, None], cameras.rotation], dim=2)
+    apart = (place[:, None] - turn[:, None] * place).abs().amax(dim=(2, 3))
+    earlier = torch.tril(apart < 1e-5, diagonal=-1)
+    earlier &= ~earlier.any(dim=1)  # not one that is left out itself
+    first = ~earlier.any(dim=1)
+    number = first.cumsum(dim=0) - 1
+    index = torch.where(first, number, number[earlier.int().argmax(dim=1)])
+    kept = Cameras(cameras.position[first], cameras.rotation[first], cameras.field_of_view)
+    return OneSide(kept, index, ~first)
 
 
 def azimuths(cameras: Cameras) -> Float[Tensor, " views"]:

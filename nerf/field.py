@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from blobs import Proportion, blob_logits
+from cameras import HALF_TURN
 from grids import Mirror, mirrored, outward_normals, resampled, sample, smoothed
 from schedule import Ramp
 
@@ -85,6 +86,12 @@ class Volume:
             return math.log(share / (1 - share))
         return share + math.log(-math.expm1(-share))
 
+    def is_same_from_behind(self) -> bool:
+        """Whether half a turn around the vertical changes nothing: both mirrors leave it so."""
+        turn = self.normals.new_tensor(HALF_TURN).view(1, 3, 1, 1, 1)
+        grids = (self.logits, 1.0), (self.color_logits, 1.0), (self.normals, turn)
+        return all(torch.equal(grid, sign * grid.flip(2, 4)) for grid, sign in grids)
+
     def density(self) -> Float[Tensor, "depth height width"]:
         """Density per unit length at the voxels."""
         return self.density_of(self.logits[0, 0])
@@ -99,8 +106,8 @@ class Volume:
         """Density, color in [0, 1] and unit normal at points of the cube; clamped outside."""
         both = sample(torch.cat([self.logits, self.normals], dim=1), points)
         color = sample(self.color_logits, points).sigmoid()
-        density = self.density_of(both[0])
-        normal = both[1:]
+        logits, normal = both.split([1, 3])
+        density = self.density_of(logits[0])
         unit = normal * (normal.square().sum(dim=0) + 1e-8).rsqrt()
         return density, color, unit
 

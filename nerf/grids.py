@@ -4,6 +4,8 @@ Grids are stored as `grid_sample` reads them, (1, channels, z, y, x), values at 
 cells.
 """
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -78,10 +80,36 @@ def mirrored(
 def outward_normals(
     logits: Float[Tensor, "1 1 depth height width"],
 ) -> Float[Tensor, "1 3 depth height width"]:
-    """Minus the central differences of the logits along x, y, z, per unit length."""
-    scale = (logits.shape[-1] - 1) / 4
-    pairs = [_neighbors(logits, axis) for axis in (4, 3, 2)]
-    return torch.cat([scale * (before - after) for before, after in pairs], dim=1)
+    """Minus the central differences of the logits along x, y, z, per unit length; borders are
+    repeated."""
+    return _Slope.apply(logits)
+
+
+class _Slope(torch.autograd.Function):
+    """Its gradient adds and takes away in place, where that of slices would fill many grids."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        end = logits.shape[-1] - 1
+        slope = logits.new_zeros(1, 3, *logits.shape[2:])
+        for axis, each in zip((4, 3, 2), slope.split(1, dim=1), strict=True):
+            for to, since, length, sign in _neighbors(end):
+                each.narrow(axis, to, length).add_(logits.narrow(axis, since, length), alpha=sign)
+        return slope.mul_(end / 4)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        end = gradient.shape[-1] - 1
+        found = torch.zeros_like(gradient[:, :1])
+        for axis, each in zip((4, 3, 2), gradient.split(1, dim=1), strict=True):
+            for to, since, length, sign in _neighbors(end):
+                found.narrow(axis, since, length).add_(each.narrow(axis, to, length), alpha=sign)
+        return found.mul_(end / 4)
+
+
+def _neighbors(end: int) -> Sequence[tuple[int, int, int, int]]:
+    """Where differences of the voxels 0 to `end` before and after go: to, since, length, sign."""
+    return (1, 0, end, 1), (0, 1, end, -1), (0, 0, 1, 1), (end, end, 1, -1)
 
 
 def vertices(size: int, device: torch.device | None = None) -> Float[Tensor, "size size size 3"]:
@@ -91,16 +119,8 @@ def vertices(size: int, device: torch.device | None = None) -> Float[Tensor, "si
     return torch.stack([x, y, z], dim=-1)
 
 
+@lru_cache(maxsize=16)
 def distances(size: int, device: torch.device | None = None) -> Float[Tensor, "size size size"]:
-    """How far a grid's values lie from the origin."""
+    """How far a grid's values lie from the origin; not to be written to."""
     square = torch.linspace(-1, 1, size, device=device).square()
     return (square[:, None, None] + square[:, None] + square).sqrt()
-
-
-def _neighbors(grid: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The grid shifted by one voxel either way along an axis, borders repeated."""
-    size = grid.shape[axis]
-    first, last = grid.narrow(axis, 0, 1), grid.narrow(axis, size - 1, 1)
-    before = torch.cat([first, grid.narrow(axis, 0, size - 1)], dim=axis)
-    after = torch.cat([grid.narrow(axis, 1, size - 1), last], dim=axis)
-    return before, after

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms.functional import normalize
 
 from alphaclip_gen import RegionEncoder, preprocess
 from alphaclip_gen.augmentation import harden
@@ -18,7 +17,6 @@ from alphaclip_gen.guidance import Encoder, Guidance
 from alphaclip_gen.mini.captions import all_captions
 from looks import AlphaMode
 from parts import parse_part
-from schedule import stage
 from settings import Config, GuideSettings, TowerSettings, parse_guide, title
 
 _DIGESTS: WeakKeyDictionary[RegionEncoder, str] = WeakKeyDictionary()
@@ -85,8 +83,6 @@ class Pull:
 def load_encoders(config: Config) -> tuple[RegionEncoder, ...]:
     """The frozen towers that the settings name, on their device.
 
-    On a CPU in bfloat16 their attention is "eager": SDPA's gradient takes half as long again there.
-
     Raises:
         FileNotFoundError, ValueError: one of them can't be opened.
     """
@@ -96,9 +92,6 @@ def load_encoders(config: Config) -> tuple[RegionEncoder, ...]:
         key: RegionEncoder.from_pretrained(key[0], key[1], text=key[2], device=config.device)
         for key in dict.fromkeys(keys)
     }
-    if config.device == "cpu" and config.tower.in_bfloat16("cpu"):
-        for encoder in opened.values():
-            encoder.model.set_attn_implementation("eager")
     return tuple(opened[key] for key in keys)
 
 
@@ -249,23 +242,20 @@ def embed(
 ) -> Float[Tensor, "batch channels"]:
     """Unit embeddings, at the tower's size that is due and in the precision that is set.
 
+    A tower that is no `RegionEncoder` sees the pictures as they are.
     Alpha is the opacity, or everywhere 1 ("ones"). If "hard", it is made 0 or 1 at that size, since
     resizing would soften its border again.
     """
-    scale = tower.scales[stage(tower.grow_at, progress)]
+    scale = tower.scale(progress)
     half = tower.in_bfloat16(image.device)
     alpha = None if mode == "ones" else opacity
     if mode == "hard":
         image, alpha = hardened(encoder, image, opacity, scale)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-        if scale == 1.0:
+        if scale == 1.0 or not isinstance(encoder, RegionEncoder):
             return encoder.embed(image, alpha).float()
-        if not isinstance(encoder, RegionEncoder):
-            raise TypeError(
-                f"tower.scales has {scale:g} for a {type(encoder).__name__}; expected a "
-                "RegionEncoder, or 1 only."
-            )
-        return embed_at(encoder, image, alpha, scaled_side(encoder, scale)).float()
+        side = scaled_side(encoder, scale)
+        return encoder.embed(image, alpha, "squash", side).float()
 
 
 def hardened(
@@ -275,21 +265,6 @@ def hardened(
     if isinstance(encoder, RegionEncoder):
         image, alpha = preprocess(image, alpha, scaled_side(encoder, scale), "squash")
     return image, harden(alpha)
-
-
-def embed_at(
-    encoder: RegionEncoder, image: Tensor, alpha: Tensor | None, side: int
-) -> Float[Tensor, "batch channels"]:
-    """Unit embeddings of square pictures seen at another side than the tower's own.
-
-    Its position embeddings are interpolated; fewer patches make it faster.
-    """
-    framed, region = preprocess(image, alpha, side, "squash")
-    values = normalize(framed, encoder.processor.image_mean, encoder.processor.image_std)
-    if alpha is not None:
-        values = torch.cat([values, region.to(values.dtype) - 1], dim=1)
-    features = encoder.model.get_image_features(values, interpolate_pos_encoding=True)
-    return F.normalize(features.pooler_output, dim=-1)
 
 
 def scaled_side(encoder: RegionEncoder, scale: float) -> int:

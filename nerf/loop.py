@@ -169,7 +169,7 @@ def find_start(
             return GRAY_BALL
         see = partial(embed, encoder, mode=config.alpha, tower=config.tower, progress=0.0)
         scenery = Scenery(
-            config.resolution, settings, config.field, config.cameras, config.render, config.seed,
+            config.side(0.0), settings, config.field, config.cameras, config.render, config.seed,
             torch.device(config.device),
         )  # fmt: skip
         kept: dict[tuple, FirstRound] = {}
@@ -228,7 +228,7 @@ def _step(
             sharpness = config.field.sharpness(progress)
             volume = scene.held(model.volume(sharpness), sharpness)
             mine = shares.of(cameras, share)
-            whole, parts, color, opacity = _pictures(volume, mine, config, scene, random)
+            whole, parts, color, opacity = _pictures(volume, mine, config, scene, progress, random)
             _check_finite({"rendering": opacity, "rendered color": color}, step)
         with clock("CLIP"):
             said, score, gradients = guidance_gradient(
@@ -253,7 +253,12 @@ def _step(
 
 
 def _pictures(
-    volume: Volume, cameras: Cameras, config: Config, scene: Scene, generator: torch.Generator
+    volume: Volume,
+    cameras: Cameras,
+    config: Config,
+    scene: Scene,
+    progress: float,
+    generator: torch.Generator,
 ) -> tuple[Rendering, list[PartRendering], Tensor, Tensor]:
     """Renderings of the views and of each part; the pictures of all aims, one after the other.
 
@@ -268,7 +273,7 @@ def _pictures(
     if shapes and scene.whole:
         shapes.insert(0, scene.reach)
     whole, parts = render_parts(
-        volume, shapes, cameras, config.resolution, space, step, light.hidden_below, generator
+        volume, shapes, cameras, config.side(progress), space, step, light.hidden_below, generator
     )
     lamps = random_light(cameras, light, generator)
     if not parts:
@@ -310,7 +315,7 @@ def guidance_gradient(
 
 def _check_finite(values: dict[str, Tensor | None], step: int) -> None:
     for name, value in values.items():
-        if value is not None and not value.isfinite().all():
+        if value is not None and not value.sum().isfinite():  # a sum keeps what is not
             raise FloatingPointError(
                 f"the {name} is not finite in step {step + 1}; nothing was changed by that step. "
                 "Lower adam.density_rate or the weight of that term, or set tower.precision to "

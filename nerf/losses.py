@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -99,10 +100,32 @@ def total_variation(
     grid: Float[Tensor, "1 channels depth height width"], power: float = 2.0
 ) -> Float[Tensor, ""]:
     """Mean of |difference of neighbors|^power over the three axes; 2 smooths, 1 keeps edges."""
-    differences = [grid.diff(dim=axis) for axis in (2, 3, 4)]
     if power == 2.0:
-        return torch.stack([d.square().mean() for d in differences]).mean()
+        found: Tensor = _Roughness.apply(grid)
+        return found
+    differences = [grid.diff(dim=axis) for axis in (2, 3, 4)]
     return torch.stack([(d.square() + 1e-6).pow(power / 2).mean() for d in differences]).mean()
+
+
+class _Roughness(torch.autograd.Function):
+    """Mean square of the differences; its gradient needs no grid for each of them."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(grid)
+        return torch.stack([grid.diff(dim=axis).square_().mean() for axis in (2, 3, 4)]).mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (grid,) = ctx.saved_tensors
+        found = torch.zeros_like(grid)
+        for axis in (2, 3, 4):
+            rise = grid.diff(dim=axis)
+            rise *= gradient * (2 / 3 / rise.numel())
+            length = rise.shape[axis]
+            found.narrow(axis, 1, length).add_(rise)
+            found.narrow(axis, 0, length).sub_(rise)
+        return found
 
 
 def entropy_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:

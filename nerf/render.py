@@ -9,7 +9,7 @@ The choice of samples is not differentiable; everything after it is.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -245,16 +245,41 @@ def composite_samples(
         rays: their number.
         step: length that one sample stands for.
     """
-    thickness = density * step
-    total = thickness.double().cumsum(dim=0)
-    before = total - thickness
-    count = torch.bincount(ray, minlength=rays)
-    first = (count.cumsum(dim=0) - count)[ray]
-    light = (before[first] - before).exp().to(density.dtype)
-    weight = light * -torch.expm1(-thickness)
-    weighted = torch.cat([weight * values, weight[None]])
-    sums = weighted.new_zeros(len(weighted), rays).index_add(1, ray, weighted)
-    return sums[:-1], sums[-1]
+    return _Compositing.apply(density, values, ray, rays, step)
+
+
+class _Compositing(torch.autograd.Function):
+    """Gradients by what lies behind each sample: no sum over rays is taken apart again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, density: Tensor, values: Tensor, ray: Tensor, rays: int, step: float
+    ) -> tuple[Tensor, Tensor]:
+        thickness = density * step
+        total = thickness.double().cumsum(dim=0)
+        before = total - thickness
+        count = torch.bincount(ray, minlength=rays)
+        end = count.cumsum(dim=0)
+        light = (before[(end - count)[ray]] - before).exp_().to(density.dtype)
+        passed = torch.exp(-thickness)
+        weight = light * -torch.expm1(-thickness)
+        sums = values.new_zeros(len(values), rays).index_add_(1, ray, weight * values)
+        opacity = weight.new_zeros(rays).index_add_(0, ray, weight)
+        ctx.save_for_backward(values, ray, weight, light * passed, (end - 1)[ray])
+        ctx.step = step
+        return sums, opacity
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, in_sums: Tensor, in_opacity: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        values, ray, weight, behind, last = ctx.saved_tensors
+        here = in_sums.index_select(1, ray)
+        in_weight = (here * values).sum(dim=0).add_(in_opacity.index_select(0, ray))
+        total = (weight * in_weight).double().cumsum(dim=0)
+        hidden = (total.index_select(0, last) - total).to(weight.dtype)
+        in_density = (behind * in_weight).sub_(hidden).mul_(ctx.step)
+        return in_density, here.mul_(weight), None, None, None
 
 
 def render(
@@ -283,35 +308,36 @@ def render_parts(
     """The rendering of the whole, and one for each shape."""
     origins, directions = rays(cameras, size)
     samples = march(origins, directions, space, step, hidden_below, generator)
-    density, color, normal = field(samples.points)
-    values = torch.cat([density[None], color, normal])
-    whole, _ = _pictures(values, None, samples, step, len(origins), size)
-    members = [shape(samples.points) for shape in shapes]
-    parts = [
-        PartRendering(*_pictures(inside_only(values, m), m, samples, step, len(origins), size))
-        for m in members
-    ]
+    found = field(samples.points)
+    whole, _ = _pictures(*found, None, samples, step, len(origins), size)
+    parts = []
+    for member in [shape(samples.points) for shape in shapes]:
+        inside = [inside_only(values, member) for values in found]
+        pictures = _pictures(*inside, member, samples, step, len(origins), size)
+        parts.append(PartRendering(*pictures))
     return whole, parts
 
 
 def inside_only(
-    values: Float[Tensor, "channels points"], member: Float[Tensor, " points"]
-) -> Float[Tensor, "channels points"]:
+    values: Float[Tensor, "*channels points"], member: Float[Tensor, " points"]
+) -> Float[Tensor, "*channels points"]:
     """The same values; gradients pass in proportion to membership."""
     still = values.detach()
     return still + member * (values - still)
 
 
 def _pictures(
-    values: Float[Tensor, "7 samples"],
+    density: Float[Tensor, " samples"],
+    color: Float[Tensor, "3 samples"],
+    normal: Float[Tensor, "3 samples"],
     member: Float[Tensor, " samples"] | None,
     samples: Samples,
     step: float,
     rays: int,
     size: int,
 ) -> tuple[Rendering, Tensor]:
-    """Density, color and normal of samples, composited; and so the membership, where there is."""
-    density, layers = values[0], [values[1:4], samples.distance[None], values[4:]]
+    """Color and normal of samples, composited; and so the membership, where there is."""
+    layers = [color, samples.distance[None], normal]
     layers += [] if member is None else [member[None]]
     sums, opacity = composite_samples(density, torch.cat(layers), samples.ray, rays, step)
     pictures = torch.cat([sums, opacity[None]])

@@ -16,7 +16,7 @@ from scene import NOTHING, Scene
 from settings import Config, TowerSettings
 from turntable import part_views
 
-FINAL = TowerSettings(precision="single")
+FINAL = TowerSettings(scales=(1.0,), grow_at=(), precision="single")
 """However the towers were run to guide."""
 
 

@@ -19,6 +19,7 @@ from losses import LossSettings
 from parts import parse_part
 from render import RenderSettings
 from results import MeshSettings
+from schedule import stage
 from session import SessionSettings, Unprefixed
 from turntable import PictureSettings
 from warm_start import WarmStartSettings
@@ -53,15 +54,20 @@ class GuideSettings:
 class TowerSettings:
     """How the towers are run."""
 
-    scales: tuple[float, ...] = (1.0,)
-    """Sides of the towers' pictures, stage by stage, as shares of the side they were trained at."""
-    grow_at: tuple[float, ...] = ()
+    scales: tuple[float, ...] = (0.75, 1.0)
+    """Sides of the pictures, stage by stage: as shares of `resolution` where they are rendered, and
+    of the side that the towers were trained at where they are seen."""
+    grow_at: tuple[float, ...] = (0.5,)
     """Progress at which each further stage begins."""
     precision: Literal["auto", "single", "bfloat16"] = "auto"
     """bfloat16 runs the towers under autocast: about twice as fast where the hardware has it, far
     slower where it does not. auto: bfloat16 on CPUs and NVIDIA GPUs that have it."""
     batch: int = 64
     """Pictures that pass through a tower at once."""
+
+    def scale(self, progress: float) -> float:
+        """The one of `scales` that is due at this moment of the run."""
+        return self.scales[stage(self.grow_at, progress)]
 
     def in_bfloat16(self, device: torch.device | str) -> bool:
         """Whether towers on this device run in bfloat16."""
@@ -109,7 +115,7 @@ class Config:
     """Shares that the views of a step go in, one after the other (less memory), or, under
     `accelerate launch`, spread over the processes. `views` must be a multiple."""
     resolution: int = 64
-    """Side of the guidance pictures in pixels."""
+    """Side of the guidance pictures in pixels, where tower.scales is 1."""
     guidance: tuple[str, ...] = ("mini",)
     """The towers: mini, or any checkpoint that RegionEncoder opens. Each may have a weight, a
     window of the run, and what it takes to open it: "MODEL:weight=0.5:start=0.3:end=1",
@@ -155,6 +161,10 @@ class Config:
     pictures: PictureSettings = PictureSettings()
     mesh: MeshSettings = MeshSettings()
     session: Annotated[SessionSettings, tyro.conf.arg(prefix_name=False)] = SessionSettings()
+
+    def side(self, progress: float) -> int:
+        """Of the guidance pictures at this moment of the run, in pixels."""
+        return round(self.resolution * self.tower.scale(progress))
 
 
 def title(config: Config) -> str:

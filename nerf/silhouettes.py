@@ -14,7 +14,7 @@ import trimesh
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cameras import Cameras, orbit, project, rays
+from cameras import Cameras, one_side, orbit, project, rays
 from field import Volume
 from rasterize import covered
 from render import Samples, march, occupancy
@@ -74,13 +74,16 @@ def view_samples(
 
 def scan(volume: Volume, cameras: Cameras, size: int = SIZE) -> Scan:
     """Thickness and largest density along every pixel's ray."""
+    index: Tensor | slice = slice(None)
+    if volume.is_same_from_behind():
+        cameras, index, _ = one_side(cameras)
     thickness = volume.logits.new_zeros(len(cameras.position), size * size)
     densest = torch.zeros_like(thickness)
     views = zip(thickness, densest, view_samples(volume, cameras, size), strict=True)
     for thick, most, (samples, density, step) in views:
         thick.index_add_(0, samples.ray, density * step)
         most.scatter_reduce_(0, samples.ray, density, "amax")
-    return Scan(thickness.view(-1, size, size), densest.view(-1, size, size))
+    return Scan(*(values.view(-1, size, size)[index] for values in (thickness, densest)))
 
 
 def best_level(found: Scan) -> Level:

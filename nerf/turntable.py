@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cameras import Cameras, orbit, turntable
+from cameras import HALF_TURN, Cameras, one_side, orbit, turntable
 from colors import as_bytes, viridis
 from field import Volume
 from formats import png
@@ -22,6 +22,8 @@ from render import Rendering, Shape, occupancy, render_parts, shaded, studio_lig
 from session import Unprefixed
 
 AnimationFormat = Literal["gif", "mp4", "webp"]
+HIDDEN_BELOW = 1 / 255
+"""Samples that less light than this reaches change no picture of 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,31 @@ def part_views(
     """The rendering from every camera, and the opacity of what lies in each shape.
 
     One view at a time, so that memory stays small. What is called before each may raise, to stop.
+    An object that looks the same from behind is rendered from one side only.
     """
+    if not shapes and volume.is_same_from_behind():
+        half = one_side(cameras)
+        rendering, _ = _one_by_one(volume, (), half.cameras, size, step, before_each)
+        color, opacity, depth, normal = (layer[half.index] for layer in rendering)
+        turn = normal.new_tensor(HALF_TURN)[:, None, None]
+        normal = torch.where(half.behind[:, None, None, None], turn * normal, normal)
+        return Rendering(color, opacity, depth, normal), []
+    return _one_by_one(volume, shapes, cameras, size, step, before_each)
+
+
+def _one_by_one(
+    volume: Volume,
+    shapes: Sequence[Shape],
+    cameras: Cameras,
+    size: int,
+    step: float,
+    before_each: Callable[[], None],
+) -> tuple[Rendering, list[Tensor]]:
     space = occupancy(volume.density(), step, threshold=0.01, margin=0.0)
     wholes, owned = [], []
     for camera in cameras.each():
         before_each()
-        whole, parts = render_parts(volume, shapes, camera, size, space, step)
+        whole, parts = render_parts(volume, shapes, camera, size, space, step, HIDDEN_BELOW)
         wholes.append(whole)
         owned.append([part.own for part in parts])
     rendering = Rendering(*map(torch.cat, zip(*wholes, strict=True)))
@@ -145,7 +166,11 @@ def animation(frames: list[Image.Image], kind: AnimationFormat, milliseconds: in
 
 def gif(frames: list[Image.Image], milliseconds: int) -> bytes:
     """An endless animated GIF, each frame with colors of its own."""
-    colors = [frame.quantize(256, dither=Image.Dither.NONE) for frame in frames]
+    quantized = {
+        pixels: frame.quantize(256, dither=Image.Dither.NONE)
+        for pixels, frame in {frame.tobytes(): frame for frame in frames}.items()
+    }
+    colors = [quantized[frame.tobytes()] for frame in frames]
     file = io.BytesIO()
     colors[0].save(
         file, "GIF", save_all=True, append_images=colors[1:], duration=milliseconds, loop=0

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small_runs import SMALL
 
 from alphaclip_gen.checkpoints import load_tower
@@ -51,6 +52,19 @@ def test_embed_is_the_tower_behind_preprocess(encoder, image):
         torch.testing.assert_close(encoder.embed(image, LEFT, "squash"), expected)
     assert encoder.size == 64
     assert encoder.logit_scale == pytest.approx(14)
+
+
+def test_another_side_has_fewer_patches_and_the_own_one_changes_nothing(encoder, image):
+    alpha = torch.rand(1, 1, *image.shape[2:], generator=torch.Generator().manual_seed(0))
+    own = encoder.embed(image, alpha)
+    assert torch.equal(encoder.embed(image, alpha, side=encoder.size), own)
+    half = encoder.size // 2
+    framed, region = preprocess(image, alpha, half, encoder.geometry)
+    values = encoder._pixel_values(framed, region)
+    output = encoder.model.get_image_features(values, interpolate_pos_encoding=True)
+    small = encoder.embed(image, alpha, side=half)
+    assert torch.allclose(small, F.normalize(output.pooler_output, dim=-1), atol=1e-6)
+    assert not torch.allclose(small, own, atol=1e-3)
 
 
 def test_embed_passes_gradients_to_image_and_alpha(encoder, image):

@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from cameras import CameraSettings, azimuths, orbit, project, random_views, rays, turntable
+from cameras import (
+    HALF_TURN,
+    Cameras,
+    CameraSettings,
+    azimuths,
+    one_side,
+    orbit,
+    project,
+    random_views,
+    rays,
+    turntable,
+)
 
 
 def camera(azimuth: float, elevation: float, radius: float = 3.0):
@@ -91,3 +102,27 @@ def test_azimuths_are_those_of_the_orbit() -> None:
     given = torch.tensor([0.0, 90.0, 179.0, -45.0])
     cameras = orbit(given, torch.tensor([0.0, 30.0, -20.0, 60.0]), torch.full((4,), 3.0))
     assert torch.allclose(azimuths(cameras), given, atol=1e-3)
+
+
+def test_one_side_leaves_out_cameras_opposite_to_earlier_ones() -> None:
+    half = one_side(turntable(6))
+    assert torch.equal(half.cameras.position, turntable(6).position[:3])
+    assert half.index.tolist() == [0, 1, 2, 0, 1, 2]
+    assert half.behind.tolist() == [False] * 3 + [True] * 3
+    odd = one_side(turntable(5))
+    assert odd.index.tolist() == [0, 1, 2, 3, 4] and not odd.behind.any()
+
+
+def test_opposite_is_at_the_same_height_and_distance_and_no_turn_of_the_camera() -> None:
+    azimuth = torch.tensor([10.0, 190.0, 190.0, 190.0, 10.0])
+    elevation = torch.tensor([20.0, 30.0, 20.0, 20.0, 20.0])
+    radius = torch.tensor([3.0, 3.0, 2.0, 3.0, 3.0])
+    half = one_side(orbit(azimuth, elevation, radius))
+    assert half.index.tolist() == [0, 1, 2, 0, 3]  # the last is the first again, opposite to none
+    assert half.behind.tolist() == [False, False, False, True, False]
+    first = camera(10.0, 20.0)
+    rolled = first.rotation @ torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
+    place = first.position * torch.tensor(HALF_TURN)
+    turned = torch.tensor(HALF_TURN)[:, None] * rolled
+    both = Cameras(torch.cat([first.position, place]), torch.cat([first.rotation, turned]), 40.0)
+    assert not one_side(both).behind.any()

@@ -1,6 +1,7 @@
 """The field: sampling, smoothing and mirroring by hand; blobs, activations, growth."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from blobs import Proportion, blob_logits
 from field import FieldSettings, Volume, VoxelField, blob_field, haze_field
 from grids import distances, mirrored, outward_normals, resampled, sample, smoothed, vertices
+from losses import total_variation
 from schedule import Ramp, constant, stage
 
 
@@ -77,6 +79,26 @@ def test_normals_point_out_of_a_ball() -> None:
     points = torch.nn.functional.normalize(torch.randn(50, 3), dim=1) * 0.5
     found = torch.nn.functional.normalize(sample(normals, points).T, dim=1)
     assert ((found * points / 0.5).sum(dim=1) > 0.99).all()
+
+
+def test_gradients_of_what_has_its_own() -> None:
+    grid = torch.randn(1, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    for operation in (outward_normals, lambda g: smoothed(g, 2), total_variation):
+        assert torch.autograd.gradcheck(operation, grid.requires_grad_())
+
+
+def test_both_mirrors_look_the_same_from_behind_and_one_does_not() -> None:
+    for mirror, same in (("xz", True), ("x", False), ("z", False), ("none", False)):
+        settings = FieldSettings(density_sizes=(9,), color_sizes=(3,), mirror=mirror)
+        generator = torch.Generator().manual_seed(0)
+        density = torch.randn(1, 1, 9, 9, 9, generator=generator)
+        color = torch.randn(1, 3, 3, 3, 3, generator=generator)
+        volume = VoxelField(density, color, settings).volume(3.0)
+        assert volume.is_same_from_behind() == same
+        for part in ("logits", "color_logits", "normals"):
+            changed = getattr(volume, part).clone()
+            changed[0, 0, 0, 0, 0] += 0.1
+            assert not replace(volume, **{part: changed}).is_same_from_behind()
 
 
 def test_normals_are_slopes_per_unit_length() -> None:

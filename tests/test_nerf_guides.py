@@ -1,6 +1,7 @@
 """Several towers: how they are named, when they count, and that batches and scales add up."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ from guides import (
 )
 from settings import Config, GuideSettings, TowerSettings, of_line, parse_guide, title
 
-WHOLE = TowerSettings(precision="single")
+WHOLE = TowerSettings(scales=(1.0,), grow_at=(), precision="single")
 
 
 class MeanColor:
@@ -232,17 +233,9 @@ def test_ones_show_no_alpha() -> None:
     assert torch.equal(plain, MeanColor().embed(image)) and not torch.allclose(plain, masked)
 
 
-def test_the_full_scale_by_interpolation_is_the_tower_itself(mini) -> None:
-    image, opacity = (F.interpolate(x, size=(64, 64)) for x in pictures(1))
-    expected = mini.embed(image, opacity)
-    assert torch.allclose(guides.embed_at(mini, image, opacity, 64), expected, atol=1e-5)
-    plain = guides.embed_at(mini, image, None, 64)
-    assert torch.allclose(plain, mini.embed(image), atol=1e-5)
-
-
 def test_half_precision_is_near_and_returns_single(mini) -> None:
     image, opacity = (F.interpolate(x, size=(64, 64)) for x in pictures(2))
-    tower = TowerSettings(precision="bfloat16")
+    tower = replace(WHOLE, precision="bfloat16")
     half = embed(mini, image, opacity, "opacity", tower, 0.0)
     full = embed(mini, image, opacity, "opacity", WHOLE, 0.0)
     assert half.dtype == torch.float32
@@ -262,11 +255,9 @@ def test_precision_is_what_the_cpu_is_fast_in(
     monkeypatch, capability: str, precision: Literal["auto", "single", "bfloat16"], bfloat16: bool
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    tower = TowerSettings(precision=precision)
+    tower = replace(WHOLE, precision=precision)
     assert tower.in_bfloat16("cpu") == bfloat16
     (mini,) = load_encoders(Config(prompt="a red cone", tower=tower))
-    attention = mini.model.config.vision_config._attn_implementation
-    assert attention == ("eager" if bfloat16 else "sdpa")
     picture, opacity = (F.interpolate(x, size=(64, 64)) for x in pictures(1))
     seen = embed(mini, picture, opacity, "opacity", tower, 0.0)
     exact = torch.equal(seen, mini.embed(picture, opacity))
@@ -277,9 +268,10 @@ def test_auto_leaves_other_devices_in_single_precision() -> None:
     assert not TowerSettings().in_bfloat16("mps")
 
 
-def test_scales_need_a_tower_that_has_a_size() -> None:
-    with pytest.raises(TypeError, match=r"tower.scales has 0.5 for a MeanColor; expected"):
-        embed(MeanColor(), *pictures(1), "opacity", TowerSettings(scales=(0.5,)), 0.0)
+def test_other_towers_see_the_pictures_as_they_are() -> None:
+    image, opacity = pictures(1)
+    seen = embed(MeanColor(), image, opacity, "opacity", replace(WHOLE, scales=(0.5,)), 0.0)
+    assert torch.equal(seen, MeanColor().embed(image, opacity))
 
 
 # Parts
@@ -395,7 +387,7 @@ def test_hard_alpha_is_hard_at_the_towers_own_size(mini) -> None:
         lambda module, inputs: seen.append(inputs[0][:, 3:] + 1)
     )
     for scales in ((1.0,), (0.5,)):
-        tower = TowerSettings(scales=scales, precision="single")
+        tower = replace(WHOLE, scales=scales)
         leaf = opacity.clone().requires_grad_()
         embed(mini, torch.rand(1, 3, 24, 24), leaf, "hard", tower, 0.0).sum().backward()
         assert leaf.grad.abs().max() > 0

@@ -167,7 +167,7 @@ def test_each_aim_moves_what_is_its_own() -> None:
     field = blob_field(Proportion(), color, fine)
     volume = field.volume(2.0)
     cameras, random = random_views(2, SMALL.cameras), torch.Generator().manual_seed(0)
-    whole, parts, color, opacity = loop._pictures(volume, cameras, SMALL, scene, random)
+    whole, parts, color, opacity = loop._pictures(volume, cameras, SMALL, scene, 1.0, random)
     assert color.shape == (4, 3, 16, 16) and opacity.shape == (4, 2, 16, 16) and len(parts) == 1
     assert torch.equal(color[:2], color[2:]) and torch.equal(opacity[:2, 0], opacity[2:, 0])
     assert torch.equal(opacity[:2, 1], opacity[:2, 0])  # the prompt attends to the whole

@@ -63,6 +63,7 @@ def test_what_both_recipes_share(name) -> None:
     assert (cameras.elevation, cameras.radius) == ((30.0, 30.0), (4.0, 4.0))
     assert cameras.field_of_view == 39.6
     assert config.views == 1 and config.resolution == 224 and config.augment.copies == 64
+    assert config.side(0.0) == config.side(1.0) == 224
     assert config.alpha == "ones" and config.loss == "cosine"
     assert config.adam.betas == (0.9, 0.99)
     assert config.field.shift == -13.8 and config.field.begin == "haze"
@@ -117,8 +118,8 @@ def test_the_implicit_networks() -> None:
         (["--field.grow-at", "0.5"], r"field.grow_at is \(0.5,\) for 3 field.density_sizes; exp"),
         (["--field.grow-at", "0.6", "0.5"], "expected 2 rising numbers"),
         (["--field.density-sizes", "8"], "equally many sizes"),
-        (["--tower.scales", "0.5", "1"], "tower.grow_at is .* expected 1 rising numbers"),
-        (["--tower.scales", "0"], "expected numbers above 0"),
+        (["--tower.scales", "0.5"], "tower.grow_at is .* expected 0 rising numbers"),
+        (["--tower.scales", "0", "1"], "expected numbers above 0"),
         (["--tower.batch", "0"], "tower.batch is 0; expected 1 or more"),
         (["--augment.copies", "0"], "augment.copies is 0; expected 1"),
         (["--split-views", "4"], "split_views is 4; expected a divisor of views, 2"),
@@ -149,7 +150,8 @@ def test_the_parts_preset_differs_in_what_parts_need_alone() -> None:
     assert config.field.mirror == "none" and min(config.field.color_sizes) >= 6
     assert config.views > default.views and config.steps > default.steps
     assert config.warm_start.shades > default.warm_start.shades
-    names = ("preset", "field", "views", "steps", "warm_start")
+    assert config.side(0.0) == default.side(1.0) > default.side(0.0)
+    names = ("preset", "field", "views", "steps", "tower", "warm_start")
     same = {name: getattr(default, name) for name in names}
     assert dataclasses.replace(config, **same) == default
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from blobs import Proportion, blob_logits
+from cameras import turntable
 from field import FieldSettings, Volume, VoxelField
 from render import Rendering
 from turntable import (
@@ -20,9 +21,11 @@ from turntable import (
     contact_sheet,
     depth_pictures,
     on_white,
+    part_views,
     snapshot,
     timeline,
     turn,
+    views,
 )
 
 FRAMES = [Image.new("RGB", (31, 20), (40 * i, 200, 90)) for i in range(5)]
@@ -80,6 +83,35 @@ def test_premultiplied_color_over_white() -> None:
     empty = torch.zeros(3, 1, 1, 1)
     pictures = on_white(color, Rendering(color, opacity, empty, color))
     assert [picture.getpixel((0, 0))[0] for picture in pictures] == [255, 191, 102]
+
+
+def test_what_looks_the_same_from_behind_is_rendered_from_one_side(monkeypatch) -> None:
+    """The same pictures and normals as of all sides."""
+    colors = torch.randn(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    logits = blob_logits(Proportion(0.7, 0.5, 0.3), 21)
+    settings = FieldSettings(density_sizes=(21,), color_sizes=(4,))
+    with torch.no_grad():
+        volume = VoxelField(logits, colors, settings).volume(6.0)
+    looks = []
+    found = views(volume, turntable(6), 24, 0.06, lambda: looks.append(1))
+    monkeypatch.setattr(Volume, "is_same_from_behind", lambda self: False)
+    expected = views(volume, turntable(6), 24, 0.06, lambda: looks.append(1))
+    assert len(looks) == 3 + 6
+    for one, other in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        assert (one - other).abs().mean() < 1e-3 < one.abs().mean()
+    assert found[1].normal[1, 2].sum() * found[1].normal[4, 2].sum() < 0
+
+
+def test_a_part_is_looked_for_from_all_sides() -> None:
+    """A shape to the right, in an object that looks the same from behind."""
+    settings = FieldSettings(density_sizes=(21,), color_sizes=(2,))
+    logits, colors = blob_logits(Proportion(0.5, 0.5, 0.5), 21), torch.zeros(1, 3, 2, 2, 2)
+    with torch.no_grad():
+        volume = VoxelField(logits, colors, settings).volume(6.0)
+    assert volume.is_same_from_behind()
+    _, (own,) = part_views(volume, [lambda points: (points[:, 0] > 0).float()], turntable(2), 16)
+    left, right = own[:, 0, :, :8].sum(dim=(1, 2)), own[:, 0, :, 8:].sum(dim=(1, 2))
+    assert right[0] > 5 * left[0] and left[1] > 5 * right[1]
 
 
 # Files
