@@ -39,7 +39,7 @@ class _Layer:
         attention = layer.self_attn
         self.heads, scale = attention.num_heads, attention.scale
         queries, keys, values = attention.q_proj, attention.k_proj, attention.v_proj
-        self.all = Half.of(
+        self.queries_keys_values = Half.of(
             torch.cat([scale * queries.weight, keys.weight, values.weight]),
             torch.cat([scale * queries.bias, keys.bias, values.bias]),
         )
@@ -54,9 +54,9 @@ class _Layer:
     ) -> Float[Tensor, "batch wanted width"]:
         """The first tokens of the next layer."""
         batch, count, _ = tokens.shape
-        by_head = self.all(self.before(tokens)).view(batch, count, 3, self.heads, -1)
-        by_head = by_head.permute(2, 0, 3, 1, 4).reshape(3, batch * self.heads, count, -1)
-        queries, keys, values = by_head.unbind()
+        found = self.queries_keys_values(self.before(tokens))
+        by_head = found.view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        queries, keys, values = by_head.reshape(3, batch * self.heads, count, -1).unbind()
         weights = torch.softmax(torch.bmm(queries[:, :wanted], keys.transpose(1, 2)), dim=2)
         found = torch.bmm(weights, values).view(batch, self.heads, wanted, -1)
         tokens = tokens[:, :wanted] + self.out(found.transpose(1, 2).flatten(2))
@@ -80,7 +80,7 @@ class HalfTower:
         alpha = self.embeddings.patch_embedding_alpha.weight
         self.everywhere = alpha.sum((1, 2, 3)) * ((1 - ALPHA_MEAN) / ALPHA_STD)
         self.patch = color.shape[-1]
-        self.patches = Half.of(torch.cat([color, alpha / ALPHA_STD], dim=1).flatten(1), None)
+        self.patches = torch.cat([color, alpha / ALPHA_STD], dim=1).flatten(1).to(HALF)
         self.layers = [_Layer(layer) for layer in vision.encoder.layers]
         self.projection = Half.of(model.visual_projection.weight, None)
 
@@ -102,7 +102,7 @@ class HalfTower:
         values = values[:, :, : rows * self.patch, : columns * self.patch].to(HALF)
         pieces = values.reshape(batch, channels, rows, self.patch, columns, self.patch)
         pieces = pieces.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
-        patches = F.linear(pieces, self.patches.weight[:, : pieces.shape[2]]) + self.everywhere
+        patches = F.linear(pieces, self.patches[:, : pieces.shape[2]]) + self.everywhere
         start = self.embeddings.class_embedding.expand(batch, 1, -1)
         tokens = torch.cat([start, patches], dim=1)
         return tokens + self.embeddings.interpolate_pos_encoding(tokens, height, width)

@@ -159,6 +159,7 @@ def find_start(
 ) -> Start:
     """The blob that each aim of a guide likes best; of a mesh, its mean color.
 
+    Blobs are looked at as large as pictures get in the run: smaller ones hide what tells them apart.
     A tower's look at the first round is kept while the tower is, if it can be referred to weakly:
     its weights are not expected to change.
     """
@@ -167,9 +168,9 @@ def find_start(
         settings, encoder = config.warm_start, aim.guide.encoder
         if settings.shades < 1:
             return GRAY_BALL
-        see = partial(embed, encoder, mode=config.alpha, tower=config.tower, progress=0.0)
+        see = partial(embed, encoder, mode=config.alpha, tower=config.tower, progress=1.0)
         scenery = Scenery(
-            config.side(0.0), settings, config.field, config.cameras, config.render, config.seed,
+            config.side(1.0), settings, config.field, config.cameras, config.render, config.seed,
             torch.device(config.device),
         )  # fmt: skip
         kept: dict[tuple, FirstRound] = {}

@@ -54,10 +54,10 @@ class GuideSettings:
 class TowerSettings:
     """How the towers are run."""
 
-    scales: tuple[float, ...] = (0.75, 1.0)
+    scales: tuple[float, ...] = (0.625, 0.75, 1.0)
     """Sides of the pictures, stage by stage: as shares of `resolution` where they are rendered, and
     of the side that the towers were trained at where they are seen."""
-    grow_at: tuple[float, ...] = (0.5,)
+    grow_at: tuple[float, ...] = (0.35, 0.7)
     """Progress at which each further stage begins."""
     precision: Literal["auto", "single", "bfloat16"] = "auto"
     """bfloat16 runs the towers under autocast: about twice as fast where the hardware has it, far
