@@ -133,6 +133,19 @@ def test_the_guides_gradient_is_the_one_of_the_whole_chain() -> None:
     assert (ahead - behind) / (2 * small) == pytest.approx(slope.item(), rel=0.05, abs=1e-4)
 
 
+def test_pictures_grow_over_the_run_and_those_of_the_start_are_large() -> None:
+    sides = []
+
+    class Measuring(Moments):
+        def embed(self, image, alpha=None):
+            sides.append(image.shape[-1])
+            return super().embed(image, alpha)
+
+    tower = TowerSettings(scales=(0.5, 0.75, 1.0), grow_at=(0.3, 0.6))
+    steps_of(changed(steps=4, tower=tower), Measuring())
+    assert sides[-4:] == [8, 12, 16, 16] and {*sides[:-4]} == {16}
+
+
 def test_pictures_a_step_are_views_times_copies() -> None:
     counts = []
 
