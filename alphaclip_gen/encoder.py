@@ -141,7 +141,8 @@ class RegionEncoder:
     ) -> Float[Tensor, "batch channels"]:
         """Unit embeddings, differentiable in image and alpha.
 
-        On a CPU under autocast in bfloat16 they come from a `HalfTower`, which is faster.
+        On a CPU under autocast in bfloat16 they come from a `HalfTower`, which is faster; its
+        weights are copied at the first such call.
 
         Args:
             image: pixels in [0, 1], any size.
@@ -150,7 +151,8 @@ class RegionEncoder:
             geometry: how the picture is framed (see `preprocess`); None is `self.geometry`. A
                 whole picture is padded by "region".
             side: in pixels, of what the tower sees; `self.size` if None. Its position embeddings
-                are interpolated; fewer patches make it faster.
+                are interpolated; fewer patches make it faster. What is beyond whole patches is not
+                seen.
         """
         framed, region = self._framed(image, alpha, geometry, side)
         values = self._pixel_values(framed, None if alpha is None else region)
@@ -231,7 +233,7 @@ class RegionEncoder:
         """Image and alpha of the tower's size; a whole picture has no region to cut out."""
         geometry = geometry or self.geometry
         geometry = whole_geometry(geometry) if alpha is None else geometry
-        return preprocess(image, alpha, side or self.size, geometry)
+        return preprocess(image, alpha, self.size if side is None else side, geometry)
 
     def _pixel_values(self, framed: Tensor, alpha: Tensor | None) -> Tensor:
         """What `preprocess` framed, as the tower takes it."""

@@ -51,7 +51,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Variant -> the flags it adds to whatever preset: opacity as alpha; plain CLIP, both of two
-pictures a step; plain CLIP with PureCLIPNeRF's augmentations (arXiv 2209.15172), 64 a step."""
+pictures a step; plain CLIP with PureCLIPNeRF's augmentations (arXiv 2209.15172), 64 a step that are
+as large at first as at last."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EvaluateTextTo3D:
     """Folder of the meshes (a folder for each variant and seed) and of the tables."""
     variants: tuple[Variant, ...] = ("masked", "plain")
     """masked: alpha is the rendered opacity. plain: alpha is one everywhere, that is CLIP.
-    augmented: plain, with 8 looks at each of 8 views over random backgrounds."""
+    augmented: plain, with 8 looks at each of 8 views over random backgrounds, all at full size."""
     prompts: Path | None = None
     """File of one prompt a line; for the judge of solids each with a solid and a color of mini."""
     count: int = 60

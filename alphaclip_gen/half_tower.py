@@ -70,12 +70,12 @@ class HalfTower:
     unnoticed.
     """
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def __init__(self, model: AlphaCLIPModel):
         vision = model.vision_model
-        self.embeddings, self.first, self.last = (
-            vision.embeddings, vision.pre_layrnorm, vision.post_layernorm,
-        )  # fmt: skip
+        self.first, self.last = vision.pre_layrnorm, vision.post_layernorm
+        self.embeddings = vision.embeddings
         color = self.embeddings.patch_embedding.weight
         alpha = self.embeddings.patch_embedding_alpha.weight
         self.everywhere = alpha.sum((1, 2, 3)) * ((1 - ALPHA_MEAN) / ALPHA_STD)

@@ -28,6 +28,8 @@ OWN = {
 }
 """A result's settings that may differ within a table: of a mesh, a place or files, or what makes a
 variant."""
+OWN_OF_TOWER = {"scales", "grow_at"}
+"""The same of the settings of its tower: how its pictures grow."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ def shared_settings(variant: str, settings: Sequence[dict]) -> dict:
         ValueError: they differ.
     """
     shared = [{key: one[key] for key in one.keys() - OWN} for one in settings]
+    for one in shared:
+        if "tower" in one:
+            tower = one["tower"].items()
+            one["tower"] = {key: value for key, value in tower if key not in OWN_OF_TOWER}
     keys = {key for one in shared for key in one}
     different = {key for key in keys if any(one.get(key) != shared[0].get(key) for one in shared)}
     if different:

@@ -20,7 +20,7 @@ from alphaclip_gen.whole_files import write_bytes
 from warm_start import Start
 
 FILE = "checkpoint.pt"
-EDITION = 1
+EDITION = 2
 """Of the file's layout."""
 REMEDY = "Remove it, or begin anew without --resume."
 

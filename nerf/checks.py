@@ -13,7 +13,7 @@ from parts import parse_part
 from results import check_files
 from scene import check_start, open_scene
 from session import check_session
-from settings import Config, TowerSettings, parse_guide
+from settings import Config, parse_guide
 
 COUNTS = (
     *("steps", "views", "split_views", "augment.copies", "tower.batch", "pictures.frames"),
@@ -47,6 +47,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Smallest and largest of settings, both included; a camera stands outside of the ball of radius 1
 that is rendered, voxels are numbered in single precision, a GIF counts hundredths of a second."""
+SMALLEST = 8
+"""Side of the guidance pictures, in pixels, at whatever scale."""
 LOW_TO_HIGH = {"cameras.elevation", "cameras.radius", "render.ambient"}
 """Settings of two numbers, the lower one first."""
 
@@ -63,7 +65,7 @@ def check(config: Config) -> None:
         raise ValueError(f"alpha is {config.alpha!r}; expected one of {get_args(AlphaMode)}.")
     _check_field(config)
     _check_stages("tower.scales", config.tower.scales, "tower.grow_at", config.tower.grow_at)
-    _check_tower(config.tower)
+    _check_sides(config)
     _check_guides(config.guidance)
     _check_device(config.device, config.tower.precision)
     check_session(config.session)
@@ -169,14 +171,17 @@ def _check_stages(
     if len(times) != len(stages) - 1 or list(times) != sorted(times):
         raise ValueError(
             f"{times_name} is {tuple(times)} for {len(stages)} {name}; expected "
-            f"{len(stages) - 1} rising numbers, one for each stage after the first."
+            f"{len(stages) - 1} rising numbers, one for each stage after the first (--{times_name} "
+            "with nothing behind it for a single stage)."
         )
 
 
-def _check_tower(tower: TowerSettings) -> None:
-    if min(tower.scales) <= 0:
+def _check_sides(config: Config) -> None:
+    scales = config.tower.scales
+    if round(min(scales) * config.resolution) < SMALLEST:
         raise ValueError(
-            f"tower.scales is {tower.scales}; expected numbers above 0, 1 for the tower's own size."
+            f"tower.scales is {scales}; expected shares of resolution, {config.resolution}, and of "
+            f"the tower's own side that leave {SMALLEST} pixels or more."
         )
 
 

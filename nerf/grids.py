@@ -54,9 +54,8 @@ class _Smoothing(torch.autograd.Function):
     def forward(ctx: Any, grid: Tensor, passes: int) -> Tensor:
         ctx.passes = passes
         for axis in (2, 3, 4) * passes:
-            filtered, end = 0.5 * grid, grid.shape[axis] - 1
-            # both neighbors; the ends are outer neighbors of themselves
-            for to, since, length in ((1, 0, end), (0, 1, end), (0, 0, 1), (end, end, 1)):
+            filtered = 0.5 * grid
+            for to, since, length, _ in _neighbors(grid.shape[axis] - 1):
                 neighbor = grid.narrow(axis, since, length)
                 filtered.narrow(axis, to, length).add_(neighbor, alpha=0.25)
             grid = filtered
@@ -90,25 +89,24 @@ class _Slope(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        end = logits.shape[-1] - 1
         slope = logits.new_zeros(1, 3, *logits.shape[2:])
         for axis, each in zip((4, 3, 2), slope.split(1, dim=1), strict=True):
-            for to, since, length, sign in _neighbors(end):
+            for to, since, length, sign in _neighbors(logits.shape[axis] - 1):
                 each.narrow(axis, to, length).add_(logits.narrow(axis, since, length), alpha=sign)
-        return slope.mul_(end / 4)
+        return slope.mul_((logits.shape[-1] - 1) / 4)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        end = gradient.shape[-1] - 1
         found = torch.zeros_like(gradient[:, :1])
         for axis, each in zip((4, 3, 2), gradient.split(1, dim=1), strict=True):
-            for to, since, length, sign in _neighbors(end):
+            for to, since, length, sign in _neighbors(gradient.shape[axis] - 1):
                 found.narrow(axis, since, length).add_(each.narrow(axis, to, length), alpha=sign)
-        return found.mul_(end / 4)
+        return found.mul_((gradient.shape[-1] - 1) / 4)
 
 
 def _neighbors(end: int) -> Sequence[tuple[int, int, int, int]]:
-    """Where differences of the voxels 0 to `end` before and after go: to, since, length, sign."""
+    """Where the voxels before and after each of 0 to `end` go: to, since, length, and the sign in a
+    difference. The ends are outer neighbors of themselves."""
     return (1, 0, end, 1), (0, 1, end, -1), (0, 0, 1, 1), (end, end, 1, -1)
 
 
@@ -119,7 +117,7 @@ def vertices(size: int, device: torch.device | None = None) -> Float[Tensor, "si
     return torch.stack([x, y, z], dim=-1)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def distances(size: int, device: torch.device | None = None) -> Float[Tensor, "size size size"]:
     """How far a grid's values lie from the origin; not to be written to."""
     square = torch.linspace(-1, 1, size, device=device).square()

@@ -252,10 +252,9 @@ def embed(
     if mode == "hard":
         image, alpha = hardened(encoder, image, opacity, scale)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-        if scale == 1.0 or not isinstance(encoder, RegionEncoder):
-            return encoder.embed(image, alpha).float()
-        side = scaled_side(encoder, scale)
-        return encoder.embed(image, alpha, "squash", side).float()
+        if isinstance(encoder, RegionEncoder):
+            return encoder.embed(image, alpha, side=scaled_side(encoder, scale)).float()
+        return encoder.embed(image, alpha).float()
 
 
 def hardened(

@@ -159,7 +159,7 @@ def find_start(
 ) -> Start:
     """The blob that each aim of a guide likes best; of a mesh, its mean color.
 
-    Blobs are looked at as large as pictures get: smaller ones hide what tells blobs apart.
+    Blobs are looked at in the size of the last pictures: smaller ones hide what tells them apart.
     A tower's look at the first round is kept while the tower is, if it can be referred to weakly:
     its weights are not expected to change.
     """

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cameras import Cameras, rays
 from grids import distances
@@ -236,7 +237,7 @@ def composite_samples(
     """Sums of values along each ray, weighted by the light absorbed, and the rays' opacity.
 
     The weight of a sample is exp(-thickness before it) * (1 - exp(-its own thickness)), thickness
-    being density times step (Max 1995; NeRF, arXiv 2003.08934, eq. 3).
+    being density times step (Max 1995; NeRF, arXiv 2003.08934, eq. 3). Differentiable once.
 
     Args:
         density: per unit length, of samples in order of rays and front to back.
@@ -270,6 +271,7 @@ class _Compositing(torch.autograd.Function):
         return sums, opacity
 
     @staticmethod
+    @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, in_sums: Tensor, in_opacity: Tensor
     ) -> tuple[Tensor | None, ...]:

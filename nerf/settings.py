@@ -52,7 +52,7 @@ class GuideSettings:
 
 @dataclass(frozen=True)
 class TowerSettings:
-    """How the towers are run."""
+    """How large the pictures are, and how the towers are run."""
 
     scales: tuple[float, ...] = (0.625, 0.75, 1.0)
     """Sides of the pictures, stage by stage: as shares of `resolution` where they are rendered, and

@@ -23,7 +23,8 @@ from session import Unprefixed
 
 AnimationFormat = Literal["gif", "mp4", "webp"]
 HIDDEN_BELOW = 1 / 255
-"""Samples that less light than this reaches change no picture of 8 bits."""
+"""Samples that less light than this reaches are skipped: all together they change a picture of 8
+bits by a level."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,10 @@ def animation(frames: list[Image.Image], kind: AnimationFormat, milliseconds: in
 
 def gif(frames: list[Image.Image], milliseconds: int) -> bytes:
     """An endless animated GIF, each frame with colors of its own."""
-    quantized = {
-        pixels: frame.quantize(256, dither=Image.Dither.NONE)
-        for pixels, frame in {frame.tobytes(): frame for frame in frames}.items()
-    }
-    colors = [quantized[frame.tobytes()] for frame in frames]
+    pixels = [frame.tobytes() for frame in frames]
+    different = dict(zip(pixels, frames, strict=True))
+    quantized = {p: f.quantize(256, dither=Image.Dither.NONE) for p, f in different.items()}
+    colors = [quantized[each] for each in pixels]
     file = io.BytesIO()
     colors[0].save(
         file, "GIF", save_all=True, append_images=colors[1:], duration=milliseconds, loop=0

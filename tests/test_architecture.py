@@ -24,7 +24,7 @@ LAYERS = (
     ("augmentation", "backgrounds", "attention_maps", "recognition", "families"),
     ("sources",),
     ("checkpoints", "tokenizer"),
-    ("exporting",),
+    ("exporting", "half_tower"),
     ("conversion", "fitting"),
     ("encoder",),
     ("guidance", "conditioning", "subject", "measuring", "tables", "made_meshes"),

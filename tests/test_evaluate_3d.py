@@ -377,6 +377,8 @@ def test_what_settings_have_to_share() -> None:
     own = [{"alpha": "opacity", "seed": 0, **steps}, {"alpha": "ones", "parts": ["a"], **steps}]
     assert mesh_table.shared_settings("plain", own) == steps
     assert mesh_table.shared_settings("plain", []) == {}
+    grows = [{"tower": {"scales": [s], "precision": "single"}} for s in (0.5, 1.0)]
+    assert mesh_table.shared_settings("plain", grows) == {"tower": {"precision": "single"}}
     for other in (weights | {"digests": {"mini": "2"}}, steps, {}):
         with pytest.raises(ValueError, match="different digests"):
             mesh_table.shared_settings("plain", [weights, weights, other])
@@ -403,6 +405,12 @@ def test_variants_are_the_same_whatever_the_preset(preset: str) -> None:
     }
     pictures = [one.views * one.augment.copies for one in made.values()]
     assert pictures == [2, 2, 64]
+    assert made["augmented"].side(0.0) == made["augmented"].side(1.0)
+    shared = [
+        mesh_table.shared_settings(variant, [dataclasses.asdict(one)])
+        for variant, one in made.items()
+    ]
+    assert shared[0] == shared[1] == shared[2] and "precision" in shared[0]["tower"]
 
 
 def test_any_clip_can_judge_among_the_prompts(program: Path, tmp_path: Path) -> None:

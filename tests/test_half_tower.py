@@ -65,6 +65,17 @@ def test_heads_that_are_no_power_of_two_wide() -> None:
     assert (found - exact).norm() < 0.02 * exact.norm()
 
 
+def test_it_passes_gradients_though_it_was_first_used_without() -> None:
+    mini = RegionEncoder.from_pretrained("mini")
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        mini.embed(image)
+    leaf = image.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        mini.embed(leaf).sum().backward()
+    assert leaf.grad.abs().max() > 0
+
+
 def test_an_encoder_uses_it_under_autocast_only(monkeypatch) -> None:
     mini = RegionEncoder.from_pretrained("mini")
     calls = []

@@ -119,7 +119,7 @@ def test_the_implicit_networks() -> None:
         (["--field.grow-at", "0.6", "0.5"], "expected 2 rising numbers"),
         (["--field.density-sizes", "8"], "equally many sizes"),
         (["--tower.scales", "0.5"], "tower.grow_at is .* expected 0 rising numbers"),
-        (["--tower.scales", "0", "0.5", "1"], "expected numbers above 0"),
+        (["--tower.scales", "0", "0.5", "1"], "tower.scales is .* that leave 8 pixels or more"),
         (["--tower.batch", "0"], "tower.batch is 0; expected 1 or more"),
         (["--augment.copies", "0"], "augment.copies is 0; expected 1"),
         (["--split-views", "4"], "split_views is 4; expected a divisor of views, 2"),

@@ -155,6 +155,8 @@ def test_empty_space_is_transparent() -> None:
     assert not space.occupied.any()
     rendering = render(volume, turntable(2), 8, space, 0.05)
     assert rendering.opacity.abs().max() == 0
+    rendering.opacity.sum().backward()
+    assert not field.density.grad.any()
 
 
 def test_occupancy_is_dilated_by_a_length() -> None:

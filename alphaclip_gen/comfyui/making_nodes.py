@@ -113,7 +113,11 @@ class TextTo3D:
                     200, 1, 20000, "More steps, more shape; 100 are enough for one object."
                 ),
                 "views": w.whole(4, 1, 64, "Pictures a step; 2 are enough for one object."),
-                "resolution": w.whole(64, 16, 512, "Side of these pictures in pixels.", 8),
+                "resolution": w.whole(
+                    *(64, 16, 512),
+                    "Side of these pictures in pixels; they are smaller at first without parts.",
+                    8,
+                ),
                 "negatives": w.text("", "What it should not be, one text a line.", True),
                 "frames": w.whole(24, 4, 240, "Pictures of the turntable."),
                 "size": w.whole(256, 32, 1024, "Side of the turntable's pictures.", 8),

@@ -54,7 +54,8 @@ def text_to_3d(
         encoder: the tower that guides; None is mini, which knows the words of its own world only.
         parts: a text and the shape where it holds, one part a line: "a red cone @ top". A shape may
             be a mesh file in the core's input folder.
-        steps, views, resolution, seed: of the optimization, its pictures a step and their side.
+        steps, views, resolution, seed: of the optimization, its pictures a step and the side of the
+            last ones.
         negatives: what it should not be, one text a line.
         frames, size: of the turntable.
 
