@@ -5,12 +5,13 @@ and lets the last layer work out tokens that nobody reads. With few pictures a s
 the time.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from .vision import ALPHA_MEAN, ALPHA_STD, AlphaCLIPModel, color_and_stored
 
@@ -35,7 +36,7 @@ class Half(NamedTuple):
 class _Layer:
     """A transformer layer; the tokens that pass through are float32, products are bfloat16."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: CLIPEncoderLayer):
         attention = layer.self_attn
         self.heads, scale = attention.num_heads, attention.scale
         queries, keys, values = attention.q_proj, attention.k_proj, attention.v_proj
@@ -81,7 +82,8 @@ class HalfTower:
         self.everywhere = alpha.sum((1, 2, 3)) * ((1 - ALPHA_MEAN) / ALPHA_STD)
         self.patch = color.shape[-1]
         self.patches = torch.cat([color, alpha / ALPHA_STD], dim=1).flatten(1).to(HALF)
-        self.layers = [_Layer(layer) for layer in vision.encoder.layers]
+        layers: Any = vision.encoder.layers  # typed as bare modules
+        self.layers = [_Layer(layer) for layer in layers]
         self.projection = Half.of(model.visual_projection.weight, None)
 
     def __call__(

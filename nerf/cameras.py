@@ -93,7 +93,7 @@ class OneSide(NamedTuple):
 
     cameras: Cameras
     """Those that stand opposite to no earlier one."""
-    index: Int[Tensor, " views"]
+    which: Int[Tensor, " views"]
     """Of all views: which of `cameras` sees the same."""
     behind: Bool[Tensor, " views"]
     """Whether it does so from half a turn away."""

@@ -314,8 +314,8 @@ def render_parts(
     whole, _ = _pictures(*found, None, samples, step, len(origins), size)
     parts = []
     for member in [shape(samples.points) for shape in shapes]:
-        inside = [inside_only(values, member) for values in found]
-        pictures = _pictures(*inside, member, samples, step, len(origins), size)
+        density, color, normal = (inside_only(values, member) for values in found)
+        pictures = _pictures(density, color, normal, member, samples, step, len(origins), size)
         parts.append(PartRendering(*pictures))
     return whole, parts
 

@@ -74,7 +74,7 @@ def part_views(
     if not shapes and volume.is_same_from_behind():
         half = one_side(cameras)
         rendering, _ = _one_by_one(volume, (), half.cameras, size, step, before_each)
-        color, opacity, depth, normal = (layer[half.index] for layer in rendering)
+        color, opacity, depth, normal = (layer[half.which] for layer in rendering)
         turn = normal.new_tensor(HALF_TURN)[:, None, None]
         normal = torch.where(half.behind[:, None, None, None], turn * normal, normal)
         return Rendering(color, opacity, depth, normal), []

@@ -107,10 +107,10 @@ def test_azimuths_are_those_of_the_orbit() -> None:
 def test_one_side_leaves_out_cameras_opposite_to_earlier_ones() -> None:
     half = one_side(turntable(6))
     assert torch.equal(half.cameras.position, turntable(6).position[:3])
-    assert half.index.tolist() == [0, 1, 2, 0, 1, 2]
+    assert half.which.tolist() == [0, 1, 2, 0, 1, 2]
     assert half.behind.tolist() == [False] * 3 + [True] * 3
     odd = one_side(turntable(5))
-    assert odd.index.tolist() == [0, 1, 2, 3, 4] and not odd.behind.any()
+    assert odd.which.tolist() == [0, 1, 2, 3, 4] and not odd.behind.any()
 
 
 def test_opposite_is_at_the_same_height_and_distance_and_no_turn_of_the_camera() -> None:
@@ -118,7 +118,7 @@ def test_opposite_is_at_the_same_height_and_distance_and_no_turn_of_the_camera()
     elevation = torch.tensor([20.0, 30.0, 20.0, 20.0, 20.0])
     radius = torch.tensor([3.0, 3.0, 2.0, 3.0, 3.0])
     half = one_side(orbit(azimuth, elevation, radius))
-    assert half.index.tolist() == [0, 1, 2, 0, 3]  # the last is the first again, opposite to none
+    assert half.which.tolist() == [0, 1, 2, 0, 3]  # the last is the first again, opposite to none
     assert half.behind.tolist() == [False, False, False, True, False]
     first = camera(10.0, 20.0)
     rolled = first.rotation @ torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
