@@ -81,7 +81,8 @@ def test_a_checkpoint_with_other_grids_than_its_settings_say_is_named(tmp_path) 
 
 def test_of_another_edition(tmp_path) -> None:
     torch.save({"edition": 99}, tmp_path / checkpoint.FILE)
-    with pytest.raises(ValueError, match="is of edition 99; expected 1"):
+    wanted = f"is of edition 99; expected {checkpoint.EDITION}"
+    with pytest.raises(ValueError, match=wanted):
         made(tmp_path, dataclasses.replace(SMALL, session=RESUMED))
 
 
