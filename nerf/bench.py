@@ -33,7 +33,7 @@ from guides import make_guides
 from loop import Clock, optimize
 from presets import PRESETS
 from render import Rendering, RenderSettings, occupancy, render
-from settings import Config, TowerSettings
+from settings import FULL_SIZE, Config
 from warm_start import WarmStartSettings
 
 AT_MOST = 1.15
@@ -50,7 +50,7 @@ BASE = Config(
     steps=1_000_000,  # never reached: all steps are alike
     views=2,
     field=ONE_STAGE,
-    tower=TowerSettings(scales=(1.0,), grow_at=(), precision="single"),
+    tower=replace(FULL_SIZE, precision="single"),
     warm_start=WarmStartSettings(shades=0),
 )
 """A step of two pictures of 64 pixels."""

@@ -23,7 +23,7 @@ from looks import AugmentSettings
 from losses import LossSettings
 from render import RenderSettings
 from schedule import Ramp, constant
-from settings import Config, TowerSettings
+from settings import FULL_SIZE, Config
 from warm_start import WarmStartSettings
 
 _EXPLICIT = Config(
@@ -48,7 +48,7 @@ _EXPLICIT = Config(
         limit=20.0,
     ),
     cameras=CameraSettings(elevation=(30.0, 30.0), radius=(4.0, 4.0), field_of_view=39.6),
-    tower=TowerSettings(scales=(1.0,), grow_at=()),
+    tower=FULL_SIZE,
     render=RenderSettings(
         step_in_voxels=0.5, threshold=0.01, faint=1e-3, hidden_below=1e-3, ambient=(1.0, 1.0)
     ),
@@ -114,7 +114,7 @@ _PARTS = Config(
     preset="parts",
     steps=200,
     views=4,
-    tower=TowerSettings(scales=(1.0,), grow_at=()),
+    tower=FULL_SIZE,
     field=FieldSettings(color_sizes=(6, 9, 12), mirror="none"),
     warm_start=WarmStartSettings(shades=5, finalists=24),
 )

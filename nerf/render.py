@@ -313,7 +313,8 @@ def render_parts(
     found = field(samples.points)
     whole, _ = _pictures(*found, None, samples, step, len(origins), size)
     parts = []
-    for member in [shape(samples.points) for shape in shapes]:
+    for shape in shapes:
+        member = shape(samples.points)
         density, color, normal = (inside_only(values, member) for values in found)
         pictures = _pictures(density, color, normal, member, samples, step, len(origins), size)
         parts.append(PartRendering(*pictures))

@@ -1,6 +1,7 @@
 """What a guide sees in the finished field: the whole, and each part, from all sides."""
 
 from collections import Counter
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,10 +14,10 @@ from field import Volume
 from guides import LEAST, WeightedGuide, embed
 from render import shaded, studio_light
 from scene import NOTHING, Scene
-from settings import Config, TowerSettings
+from settings import FULL_SIZE, Config
 from turntable import part_views
 
-FINAL = TowerSettings(scales=(1.0,), grow_at=(), precision="single")
+FINAL = replace(FULL_SIZE, precision="single")
 """However the towers were run to guide."""
 
 

@@ -76,6 +76,10 @@ class TowerSettings:
         return self.precision == "bfloat16"
 
 
+FULL_SIZE = TowerSettings(scales=(1.0,), grow_at=())
+"""Pictures that are as large at first as at last."""
+
+
 @dataclass(frozen=True)
 class StartSettings:
     """A mesh of one's own, or an earlier result, in place of the warm start."""
